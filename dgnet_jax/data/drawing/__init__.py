@@ -1,0 +1,1 @@
+"""Drawing of small pedestrians with Pillow: canvas, wardrobe, figure and scenery."""

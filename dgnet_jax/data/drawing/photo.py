@@ -1,0 +1,115 @@
+"""One image as a camera would take it: a place, a pedestrian in it, light, lens and noise."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from dgnet_jax.data.drawing import canvas, scenery
+from dgnet_jax.data.drawing.figure import draw_person
+from dgnet_jax.data.drawing.pose import take_pose
+from dgnet_jax.data.drawing.wardrobe import Person, dress
+
+_PLACES = 2**20
+"""Takes the place of an identity in the random key of the cameras' places."""
+
+_ZOOMS = (0.88, 1.0, 1.14)
+
+
+@dataclass(frozen=True)
+class Camera:
+    """What a camera does to every image: gains of red, green and blue, contrast, the light's direction in the image,
+    the blur radius in final pixels and the noise in grey levels."""
+
+    gains: tuple[float, float, float]
+    contrast: float
+    light: tuple[float, float]
+    blur: float
+    noise: float
+
+
+CAMERAS = (
+    Camera((1.00, 0.99, 0.97), 1.00, (0.85, -0.52), 0.30, 2.2),
+    Camera((1.10, 1.05, 0.94), 1.05, (-0.90, -0.43), 0.25, 2.0),
+    Camera((0.84, 0.88, 0.96), 0.92, (0.60, -0.80), 0.45, 3.2),
+    Camera((1.04, 1.08, 1.12), 0.86, (-0.70, -0.71), 0.35, 2.4),
+)
+
+
+def key(seed: int, identity: int, camera: int, index: int) -> np.random.Generator:
+    """The randomness of one image (identity -1 and 0 included), independent of the order of drawing."""
+    return np.random.default_rng([seed, identity + 1, camera, index])
+
+
+@lru_cache(maxsize=4)
+def _person(seed: int, identity: int) -> Person:
+    return dress(key(seed, identity, 0, 0))
+
+
+@lru_cache(maxsize=4)
+def _places(seed: int, camera: int) -> tuple[Image.Image, ...]:
+    """A camera's place at every zoom."""
+    place = scenery.paint(camera, key(seed, _PLACES, camera, 0))
+    sizes = [(round(place.width * zoom), round(place.height * zoom)) for zoom in _ZOOMS]
+    return tuple(place.resize(size, Image.Resampling.BICUBIC) for size in sizes)
+
+
+def photograph(seed: int, identity: int, camera: int, index: int, *, height: int, width: int) -> Image.Image:
+    """Takes one image of the data set.
+
+    Args:
+        seed: of the data set.
+        identity: a person's number from 1, 0 for a distractor, -1 for a box that misses its person.
+        camera: 1 to 4.
+        index: counts the images of this identity under this camera.
+        height, width: size of the image in pixels.
+    """
+    rng = key(seed, identity, camera, index)
+    lens = CAMERAS[camera - 1]
+    direction = (lens.light[0] + rng.normal(0, 0.1), lens.light[1] + rng.normal(0, 0.1))
+    drawing = canvas.Canvas(_window(seed, camera, rng), direction)
+    x, ground, size = 128 + rng.normal(0, 7), rng.uniform(478, 498), rng.uniform(462, 496)
+    if identity > 0:
+        if rng.random() < 0.08:
+            _passer_by(drawing, rng)
+        draw_person(drawing, _person(seed, identity), take_pose(rng, int(rng.integers(4))), x, ground, size)
+    elif identity == 0:
+        if rng.random() < 0.7:
+            draw_person(drawing, dress(rng), take_pose(rng, int(rng.integers(4))), x, ground, size)
+        elif rng.random() < 0.5:
+            _passer_by(drawing, rng)
+    elif rng.random() < 0.6:
+        # A box around half a body, or around the legs only.
+        size, side = rng.uniform(560, 900), rng.choice((-1, 1))
+        x, ground = 128 + side * rng.uniform(50, 120), rng.uniform(480, 480 + 0.75 * (size - 512) + 60)
+        draw_person(drawing, dress(rng), take_pose(rng, int(rng.integers(4))), x, ground, size)
+    return _develop(drawing.reduced(width, height), lens, rng)
+
+
+def _window(seed: int, camera: int, rng: np.random.Generator) -> Image.Image:
+    """A random window of a camera's place, the size of a canvas."""
+    place = _places(seed, camera)[rng.integers(len(_ZOOMS))]
+    left = int(rng.integers(place.width - canvas.WIDTH + 1))
+    top = int(rng.integers(min(60, place.height - canvas.HEIGHT) + 1))
+    return place.crop((left, top, left + canvas.WIDTH, top + canvas.HEIGHT))
+
+
+def _passer_by(drawing: canvas.Canvas, rng: np.random.Generator) -> None:
+    """Somebody else, further away and cut by the edge of the box."""
+    x = rng.choice((-1, 1)) * rng.uniform(85, 125) + 128
+    size = rng.uniform(260, 340)
+    pose = take_pose(rng, int(rng.integers(4)))
+    draw_person(drawing, dress(rng), pose, x, rng.uniform(330, 400), size)
+
+
+def _develop(picture: np.ndarray, lens: Camera, rng: np.random.Generator) -> Image.Image:
+    """Exposure, colour cast, contrast, blur and noise on a (height, width, 3) float32 picture in 0..255."""
+    gains = np.asarray(lens.gains, np.float32) * rng.uniform(0.86, 1.10) * rng.normal(1.0, 0.02, 3).astype(np.float32)
+    contrast = lens.contrast * rng.uniform(0.92, 1.06)
+    exposed = (picture * gains - 118.0) * contrast + 118.0
+    image = Image.fromarray(exposed.clip(0, 255).astype(np.uint8))
+    image = image.filter(ImageFilter.GaussianBlur(lens.blur * rng.uniform(0.6, 1.5)))
+    noise = rng.standard_normal(picture.shape, np.float32) * np.float32(lens.noise)
+    noisy = np.asarray(image, np.float32) + noise
+    return Image.fromarray(noisy.clip(0, 255).astype(np.uint8))

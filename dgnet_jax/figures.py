@@ -1,0 +1,151 @@
+"""Figures of images with captions, drawn with Pillow."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
+
+from dgnet_jax.atomic import replacing
+
+_GAP, _MARGIN, _TITLE_SIZE, _CAPTION_SIZE = 4, 12, 14, 16
+_INK, _PAPER = (20, 20, 20), (255, 255, 255)
+_ROW_TITLE_WIDTH = 150
+
+
+def image_grid(
+    rows: Sequence[Sequence[np.ndarray | None]],
+    column_titles: Sequence[str] = (),
+    row_titles: Sequence[str] = (),
+    caption: str = "",
+    scale: int = 1,
+    separate_originals: bool = False,
+) -> Image.Image:
+    """Draws images in rows, with titles above the columns and left of the rows.
+
+    Args:
+        rows: equally long rows of images, (height, width, 3) uint8; None leaves a cell empty.
+        column_titles: one per column, or none.
+        row_titles: one per row, or none.
+        caption: a text below, wrapped to the figure's width.
+        scale: every pixel becomes a square of scale x scale.
+        separate_originals: a wide gap after the first row and column.
+    """
+    cells = [[_cell(image, scale) for image in row] for row in rows]
+    if not cells or not cells[0] or len({len(row) for row in cells}) > 1:
+        raise ValueError(f"rows must be equally long, found {[len(row) for row in cells]}")
+    for titles, count, kind in (
+        (column_titles, len(cells[0]), "column"),
+        (row_titles, len(cells), "row"),
+    ):
+        if titles and len(titles) != count:
+            raise ValueError(f"{len(titles)} {kind} titles for {count} {kind}s")
+    font = ImageFont.load_default(size=_TITLE_SIZE)
+    width = max([cell.width for row in cells for cell in row if cell] + [1])
+    height = max([cell.height for row in cells for cell in row if cell] + [1])
+    words = [word for title in column_titles for word in title.split()]
+    pitch = max([width, *(round(font.getlength(word)) for word in words)]) + _GAP
+    above = [_wrap(title, font, pitch - _GAP) for title in column_titles]
+    left = [_wrap(title, font, _ROW_TITLE_WIDTH) for title in row_titles]
+
+    extra = 3 * _GAP if separate_originals else 0
+    x0 = _MARGIN + max([_text_size(title, font)[0] + 2 * _GAP for title in left], default=0)
+    y0 = _MARGIN + max([_text_size(title, font)[1] + _GAP for title in above], default=0)
+    xs = [x0 + j * pitch + extra * (j > 0) for j in range(len(cells[0]))]
+    ys = [y0 + i * (height + _GAP) + extra * (i > 0) for i in range(len(cells))]
+    caption_font = ImageFont.load_default(size=_CAPTION_SIZE)
+    total_width = max(xs[-1] + pitch - _GAP + _MARGIN, 320 if caption else 0)
+    below = _wrap(caption, caption_font, total_width - 2 * _MARGIN)
+    caption_height = _text_size(below, caption_font)[1] + _MARGIN if caption else 0
+    bottom = ys[-1] + height
+
+    figure = Image.new("RGB", (total_width, bottom + caption_height + _MARGIN), _PAPER)
+    draw = ImageDraw.Draw(figure)
+    for x, title in zip(xs, above, strict=False):
+        draw.multiline_text(
+            (x + (pitch - _GAP) // 2, y0 - _GAP), title, _INK, font, anchor="md", align="center"
+        )
+    for y, title in zip(ys, left, strict=False):
+        draw.multiline_text(
+            (x0 - 2 * _GAP, y + height // 2), title, _INK, font, anchor="rm", align="right"
+        )
+    for y, row in zip(ys, cells, strict=True):
+        for x, cell in zip(xs, row, strict=True):
+            if cell:
+                figure.paste(cell, (x + (pitch - _GAP - cell.width) // 2, y))
+    draw.multiline_text((_MARGIN, bottom + _MARGIN), below, _INK, caption_font)
+    return figure
+
+
+def swap_matrix(
+    appearance_images: Sequence[np.ndarray],
+    structure_images: Sequence[np.ndarray],
+    swapped: np.ndarray,
+    caption: str = "",
+    scale: int = 1,
+) -> Image.Image:
+    """Draws the swapping figure of DG-Net (Zheng et al., CVPR 2019, figure 1).
+
+    Args:
+        appearance_images: n images (height, width, 3) uint8, in the left column.
+        structure_images: m images (height, width, 3) uint8, in the top row.
+        swapped: (n, m, height, width, 3) uint8; [i, j] has appearance i and structure j.
+        caption: a text below.
+        scale: every pixel becomes a square of scale x scale.
+    """
+    n, m = len(appearance_images), len(structure_images)
+    if swapped.shape[:2] != (n, m):
+        raise ValueError(f"{n} appearance and {m} structure images, but swapped is {swapped.shape}")
+    rows: list[list[np.ndarray | None]] = [[None, *structure_images]]
+    rows += [[appearance_images[i], *swapped[i]] for i in range(n)]
+    return image_grid(
+        rows,
+        column_titles=["appearance", *["structure"] * m],
+        caption=caption,
+        scale=scale,
+        separate_originals=True,
+    )
+
+
+def save_png(
+    image: Image.Image | np.ndarray, path: str | Path, metadata: Mapping[str, str] | None = None
+) -> None:
+    """Writes a PNG atomically, with `metadata` as its text fields."""
+    text = PngInfo()
+    for name, value in (metadata or {}).items():
+        text.add_itxt(name, str(value))
+    picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        picture.save(temporary, format="PNG", pnginfo=text)
+
+
+def _cell(image: np.ndarray | None, scale: int) -> Image.Image | None:
+    if image is None:
+        return None
+    image = np.asarray(image)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
+        raise ValueError(f"images are (height, width, 3) uint8, found {image.shape} {image.dtype}")
+    return Image.fromarray(image.repeat(scale, axis=0).repeat(scale, axis=1))
+
+
+def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> str:
+    """Breaks lines between words so that each is at most `width` pixels, long words excepted."""
+    lines = []
+    for paragraph in text.split("\n"):
+        line = ""
+        for word in paragraph.split():
+            longer = f"{line} {word}".strip()
+            if line and font.getlength(longer) > width:
+                lines.append(line)
+                longer = word
+            line = longer
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def _text_size(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> tuple[int, int]:
+    """Width and height of the drawn text in pixels."""
+    box = ImageDraw.Draw(Image.new("RGB", (1, 1))).multiline_textbbox((0, 0), text, font)
+    return int(np.ceil(box[2])), int(np.ceil(box[3]))

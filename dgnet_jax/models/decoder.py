@@ -1,0 +1,57 @@
+"""G: the decoder, which paints an appearance code onto a structure code (dgnet.md section 1)."""
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from dgnet_jax.models.blocks import (
+    MLP,
+    Conv,
+    ImageLayerNorm,
+    ResidualBlock,
+    adaptive_instance_norm,
+    leaky_relu,
+)
+
+
+class Decoder(nn.Module):
+    """Structure and appearance codes to an ImageNet-normalised image.
+
+    Attributes:
+        num_residual: AdaIN residual blocks (4). Block i reads slice i of the appearance code.
+        mlp_width: hidden width of the MLPs that make AdaIN's scales and shifts (512).
+    """
+
+    num_residual: int = 4
+    mlp_width: int = 512
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, structure_code: jax.Array, appearance_code: jax.Array) -> jax.Array:
+        """(batch, h, w, c) and (batch, parts * channels) to images (batch, 4 h, 4 w, 3)."""
+        x = structure_code
+        channels = x.shape[-1]
+        widths = (self.mlp_width, self.mlp_width, 2 * channels)
+        slices = jnp.split(appearance_code, self.num_residual, axis=-1)
+        for index, code in enumerate(slices):
+            scale = MLP(widths, dtype=self.dtype, name=f"scale_mlp_{index}")(code)
+            shift = MLP(widths, dtype=self.dtype, name=f"shift_mlp_{index}")(code)
+            norms = tuple(
+                partial(adaptive_instance_norm, scale=part_scale, shift=part_shift)
+                for part_scale, part_shift in zip(
+                    jnp.split(scale, 2, axis=-1), jnp.split(shift, 2, axis=-1), strict=True
+                )
+            )
+            x = ResidualBlock(norms, dtype=self.dtype, name=f"residual_{index}")(x)
+        for index in range(2):
+            channels //= 2
+            x = x.repeat(2, axis=1).repeat(2, axis=2)
+            x = Conv(channels, 5, padding=2, dtype=self.dtype, name=f"upsample_{index}")(x)
+            x = leaky_relu(ImageLayerNorm(name=f"upsample_norm_{index}")(x))
+        for index in range(2):
+            conv = Conv(channels, 3, padding=1, dtype=self.dtype, name=f"refine_{index}")
+            x = leaky_relu(conv(x))
+        image = Conv(3, 1, dtype=self.dtype, name="to_image")(x)
+        return image.astype(jnp.promote_types(image.dtype, jnp.float32))

@@ -1,0 +1,92 @@
+"""D: PatchGAN at several scales with separate parameters (dgnet.md section 1)."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from dgnet_jax.models.blocks import Conv, ResidualBlock, leaky_relu
+
+_normal_init = nn.initializers.normal(0.02)
+
+
+def _pool_axis(x: jax.Array, axis: int) -> jax.Array:
+    """Mean over windows of 3, stride 2, along one axis; padding of 1 is not counted."""
+    size = x.shape[axis]
+    outputs = (size - 1) // 2 + 1
+    pad = [(0, 0)] * x.ndim
+    pad[axis] = (1, 1)
+    padded = jnp.pad(x, pad)
+    total = sum(
+        jax.lax.slice_in_dim(padded, offset, offset + 2 * outputs - 1, 2, axis)
+        for offset in range(3)
+    )
+    position = 2 * jnp.arange(outputs)
+    counted = 3 - (position == 0).astype(x.dtype) - (position == size - 1).astype(x.dtype)
+    shape = [1] * x.ndim
+    shape[axis] = outputs
+    return total / counted.reshape(shape)
+
+
+def average_pool(images: jax.Array) -> jax.Array:
+    """3x3 average pooling, stride 2, padding 1 that is not counted."""
+    return _pool_axis(_pool_axis(images, 1), 2)
+
+
+class PatchDiscriminator(nn.Module):
+    """One scale: (batch, h, w, 3) to a map of real-or-fake scores (batch, h / 4, w / 4, 1)."""
+
+    dim: int = 32
+    num_residual: int = 4
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        plan = ((1, 1, 1), (3, 1, 1), (3, 2, 1), (3, 1, 1), (3, 2, 2))
+        for index, (size, stride, widen) in enumerate(plan):
+            conv = Conv(
+                widen * self.dim,
+                size,
+                stride,
+                padding=size // 2,
+                kernel_init=_normal_init,
+                dtype=self.dtype,
+                name=f"conv_{index}",
+            )
+            x = leaky_relu(conv(x))
+        identity = (lambda y: y, lambda y: y)
+        for index in range(self.num_residual):
+            x = ResidualBlock(
+                identity, kernel_init=_normal_init, dtype=self.dtype, name=f"residual_{index}"
+            )(x)
+        scores = Conv(1, 1, kernel_init=_normal_init, dtype=self.dtype, name="scores")(x)
+        return scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
+
+
+class Discriminator(nn.Module):
+    """The patch discriminators of all scales, the first on the full image."""
+
+    dim: int = 32
+    num_residual: int = 4
+    num_scales: int = 3
+    dtype: jnp.dtype = jnp.float32
+
+    def setup(self) -> None:
+        self.scales = [
+            PatchDiscriminator(self.dim, self.num_residual, dtype=self.dtype)
+            for _ in range(self.num_scales)
+        ]
+
+    def at_scale(self, images: jax.Array, index: int) -> jax.Array:
+        """Scores of scale `index` alone, for full-size images (batch, height, width, 3)."""
+        for _ in range(index):
+            images = average_pool(images)
+        return self.scales[index](images)
+
+    def __call__(self, images: jax.Array) -> list[jax.Array]:
+        """Images (batch, height, width, 3) to one map of scores a scale."""
+        scores = []
+        for index in range(self.num_scales):
+            scores.append(self.scales[index](images))
+            if index + 1 < self.num_scales:
+                images = average_pool(images)
+        return scores

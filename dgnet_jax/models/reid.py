@@ -1,0 +1,165 @@
+"""The two re-ID networks: the appearance encoder E_a and the teacher (dgnet.md section 1)."""
+
+from typing import Literal, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from dgnet_jax.models.resnet import GroupedBatchNorm, ResNet
+
+Pooling = Literal["max", "average"]
+
+_head_init = jax.nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+class HeadOutput(NamedTuple):
+    """embedding: (batch, embedding) used in retrieval; logits: (batch, identities)."""
+
+    embedding: jax.Array
+    logits: jax.Array
+
+
+class AppearanceFeatures(NamedTuple):
+    """code: (batch, parts * channels), index = channel * parts + part; pooled: (batch, channels)."""
+
+    code: jax.Array
+    pooled: jax.Array
+
+
+def pool_parts(x: jax.Array, parts: int, pooling: Pooling) -> jax.Array:
+    """Adaptive pooling of (batch, h, w, c) to `parts` horizontal stripes: (batch, parts, c)."""
+    height = x.shape[1]
+    reduce = jnp.max if pooling == "max" else jnp.mean
+    stripes = [
+        reduce(x[:, part * height // parts : -(-(part + 1) * height // parts)], axis=(1, 2))
+        for part in range(parts)
+    ]
+    return jnp.stack(stripes, axis=1)
+
+
+class ReidHead(nn.Module):
+    """Linear, batch norm (the embedding), dropout, linear (the identity logits). No ReLU."""
+
+    num_identities: int
+    embedding: int = 512
+    dropout: float = 0.5
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        pooled: jax.Array,
+        groups: int = 1,
+        use_running_average: bool = True,
+        drop: bool = False,
+    ) -> HeadOutput:
+        """pooled: (batch * groups, channels). `drop` turns dropout on (needs the rng "dropout")."""
+        x = nn.Dense(self.embedding, kernel_init=_head_init, dtype=self.dtype, name="reduce")(
+            pooled
+        )
+        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        embedding = GroupedBatchNorm(use_running_average, groups, name="bn")(x)
+        x = nn.Dropout(self.dropout, deterministic=not drop)(embedding)
+        logits = nn.Dense(
+            self.num_identities,
+            kernel_init=nn.initializers.normal(0.001),
+            dtype=self.dtype,
+            name="classifier",
+        )(x)
+        return HeadOutput(embedding, logits.astype(embedding.dtype))
+
+
+class AppearanceEncoder(nn.Module):
+    """E_a: a ResNet, its part-pooled appearance code and the two identity heads.
+
+    Attributes:
+        backbone: the ResNet (last stride 1).
+        parts: horizontal stripes of the appearance code (4).
+        pooling: of the code and of the heads' input.
+    """
+
+    backbone: ResNet
+    num_identities: int
+    parts: int = 4
+    pooling: Pooling = "max"
+    embedding: int = 512
+    dropout_prime: float = 0.5
+    dropout_fine: float = 0.75
+    dtype: jnp.dtype = jnp.float32
+
+    def setup(self) -> None:
+        self.prime = ReidHead(
+            self.num_identities, self.embedding, self.dropout_prime, dtype=self.dtype
+        )
+        self.fine = ReidHead(
+            self.num_identities, self.embedding, self.dropout_fine, dtype=self.dtype
+        )
+
+    @property
+    def code_size(self) -> int:
+        """Length of the appearance code: parts * channels."""
+        return self.parts * self.backbone.features
+
+    def features(
+        self, images: jax.Array, groups: int = 1, use_running_average: bool = True
+    ) -> AppearanceFeatures:
+        """Images (batch * groups, height, width, 3) to the appearance code and the heads' input."""
+        x = self.backbone(images, groups, use_running_average)
+        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        stripes = pool_parts(x, self.parts, self.pooling)
+        code = stripes.transpose(0, 2, 1).reshape(x.shape[0], -1)
+        return AppearanceFeatures(code, pool_parts(x, 1, self.pooling)[:, 0])
+
+    def heads(
+        self,
+        pooled: jax.Array,
+        groups: int = 1,
+        use_running_average: bool = True,
+        drop: bool = False,
+    ) -> tuple[HeadOutput, HeadOutput]:
+        """Pooled features (batch * groups, channels) to the prime and the fine head's output."""
+        return (
+            self.prime(pooled, groups, use_running_average, drop),
+            self.fine(pooled, groups, use_running_average, drop),
+        )
+
+    def __call__(
+        self,
+        images: jax.Array,
+        groups: int = 1,
+        use_running_average: bool = True,
+        drop: bool = False,
+    ) -> tuple[AppearanceFeatures, HeadOutput, HeadOutput]:
+        """The whole network: features, prime head, fine head."""
+        features = self.features(images, groups, use_running_average)
+        prime, fine = self.heads(features.pooled, groups, use_running_average, drop)
+        return features, prime, fine
+
+
+class Teacher(nn.Module):
+    """The re-ID baseline whose softmax labels the generated images: one ResNet, one head."""
+
+    backbone: ResNet
+    num_identities: int
+    pooling: Pooling = "average"
+    embedding: int = 512
+    dropout: float = 0.5
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        images: jax.Array,
+        groups: int = 1,
+        use_running_average: bool = True,
+        drop: bool = False,
+    ) -> HeadOutput:
+        """Images (batch * groups, height, width, 3) to embedding and logits."""
+        x = self.backbone(images, groups, use_running_average)
+        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        pooled = pool_parts(x, 1, self.pooling)[:, 0]
+        head = ReidHead(
+            self.num_identities, self.embedding, self.dropout, dtype=self.dtype, name="head"
+        )
+        return head(pooled, groups, use_running_average, drop)

@@ -1,0 +1,116 @@
+"""The terms of DG-Net's objective as pure functions of arrays (dgnet.md section 2).
+
+A *pair* array has the two directions on its second axis: (batch, 2, ...), index 0 for `a` and 1
+for `b`. For generated images the index is that of the appearance: x_ba (appearance of a on the
+structure of b) is 0. Terms are means over the batch for each direction: arrays of shape (2,).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from dgnet_jax.errors import InputError
+
+Array = jax.Array
+GanLoss = Literal["lsgan", "nsgan"]
+LABEL_STYLES = (0, 1, 2, 3, 4)
+
+
+def check_choices(gan_loss: str, label_style: int) -> None:
+    """Raises InputError for a GAN loss or teacher label style that does not exist."""
+    if gan_loss not in ("lsgan", "nsgan"):
+        raise InputError(f"--config.gan_loss: {gan_loss!r} is neither 'lsgan' nor 'nsgan'")
+    if label_style not in LABEL_STYLES:
+        raise InputError(
+            f"--config.teacher.label_style: {label_style!r} is none of {LABEL_STYLES}: soft, "
+            "argmax, appearance identity, uniform, soft over the two source identities"
+        )
+
+
+def _per_direction(values: Array) -> Array:
+    """Mean over everything but the direction axis: (batch, 2, ...) to (2,)."""
+    return values.mean((0, *range(2, values.ndim)))
+
+
+def reconstruction(
+    loss: Callable[[Array, Array], Array], target: Array, output: Array
+) -> Array:
+    """R of each direction of two pair arrays: (2,)."""
+    return jax.vmap(loss, in_axes=1)(target, output)
+
+
+def discriminator_terms(
+    fake_scores: Array, real_scores: Array, real_gradient: Array, gan: GanLoss, penalty: float
+) -> Array:
+    """D's loss at one scale (dgnet.md section 2, item 2): (2,).
+
+    Args:
+        fake_scores: (batch, 2, h, w, 1), of images without gradient.
+        real_scores: the same of real images.
+        real_gradient: gradient of the sum of the real scores (nsgan: of their sigmoids) with
+            respect to the real images, (batch, 2, height, width, 3).
+        penalty: weight of the mean squared norm of that gradient.
+    """
+    squared_norm = jnp.square(real_gradient).sum((2, 3, 4))
+    if gan == "lsgan":
+        values = _per_direction(fake_scores**2) + _per_direction((real_scores - 1) ** 2)
+    else:
+        values = _per_direction(jax.nn.softplus(fake_scores))
+        values = values + _per_direction(jax.nn.softplus(-real_scores))
+    return values + penalty * squared_norm.mean(0)
+
+
+def adversarial(scores: Sequence[Array], gan: GanLoss) -> Array:
+    """The generator's adversarial term, summed over scales of (batch, 2, h, w, 1) scores: (2,)."""
+    if gan == "lsgan":
+        return sum((2 * _per_direction((score - 1) ** 2) for score in scores), jnp.zeros(2))
+    return sum((_per_direction(jax.nn.softplus(-score)) for score in scores), jnp.zeros(2))
+
+
+def cross_entropy(logits: Array, labels: Array) -> Array:
+    """Of pair logits (batch, 2, identities) with labels (batch, 2): (2,)."""
+    log_probabilities = jax.nn.log_softmax(logits)
+    chosen = jnp.take_along_axis(log_probabilities, labels[..., None], axis=-1)
+    return -_per_direction(chosen)
+
+
+def teacher_labels(
+    logits: Array, mirrored_logits: Array, style: int, appearance: Array, structure: Array
+) -> Array:
+    """The distribution that the prime head learns on generated images.
+
+    Args:
+        logits, mirrored_logits: the teacher's on the images and their mirrors,
+            (batch, 2, identities).
+        style: 0 the normalised sum of both softmaxes; 1 one-hot of its argmax; 2 one-hot of the
+            appearance's identity; 3 uniform (LSRO); 4 that sum restricted to the two source
+            identities and renormalised.
+        appearance, structure: the source identities, (batch, 2).
+    """
+    identities = logits.shape[-1]
+    both = jax.nn.softmax(logits) + jax.nn.softmax(mirrored_logits)
+    if style == 1:
+        labels = jax.nn.one_hot(both.argmax(-1), identities, dtype=both.dtype)
+    elif style == 2:
+        labels = jax.nn.one_hot(appearance, identities, dtype=both.dtype)
+    elif style == 3:
+        labels = jnp.full_like(both, 1 / identities)
+    else:
+        if style == 4:
+            index = jnp.arange(identities)
+            sources = (index == appearance[..., None]) | (index == structure[..., None])
+            both = jnp.where(sources, both, 0)
+        labels = both / both.sum(-1, keepdims=True)
+    return jax.lax.stop_gradient(labels)
+
+
+def kl_divergence(labels: Array, logits: Array) -> Array:
+    """KL(labels || softmax(logits)), summed over classes, with 0 log 0 = 0: (2,).
+
+    labels, logits: (batch, 2, identities).
+    """
+    safe = jnp.where(labels > 0, labels, 1)
+    values = labels * (jnp.log(safe) - jax.nn.log_softmax(logits))
+    return _per_direction(values.sum(-1))

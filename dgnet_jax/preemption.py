@@ -1,0 +1,95 @@
+"""Stopping at a step's end when the system or the user asks for it."""
+
+import logging
+import os
+import signal
+import sys
+import threading
+from types import FrameType
+from typing import Any, Self
+
+import jax
+from jax.experimental import multihost_utils
+
+
+class GracefulStop:
+    """Turns SIGTERM and Ctrl-C into a flag that the training loop reads once a step.
+
+    with GracefulStop() as stop:
+        for step in range(...):
+            ...
+            if stop.should_stop(step):
+                save, break
+
+    A Ctrl-C after the first signal raises KeyboardInterrupt as usual. Outside the main thread,
+    where Python allows no handlers, it silently never asks to stop.
+
+    In a multi-process run all processes must stop at the same step. There jax itself watches for
+    SIGTERM, tells the others and agrees on a step with them; a handler of our own would hide the
+    signal from it, so that Ctrl-C is passed on as SIGTERM.
+    """
+
+    def __init__(self) -> None:
+        self._received: signal.Signals | None = None
+        self._previous: dict[signal.Signals, Any] = {}
+        self._distributed = False
+        self._passed_on = False
+
+    @property
+    def requested(self) -> bool:
+        """Whether to stop now. In a multi-process run it is set by `should_stop`."""
+        return self._received is not None
+
+    @property
+    def signal_name(self) -> str | None:
+        """The signal that asked to stop, such as "SIGTERM"."""
+        return None if self._received is None else self._received.name
+
+    def should_stop(self, step: int) -> bool:
+        """Whether to save and stop after this step; the same answer in every process.
+
+        Args:
+            step: the number of finished steps. Every process calls it after every step.
+        """
+        if self._distributed and not self.requested:
+            try:
+                if multihost_utils.reached_preemption_sync_point(step):
+                    self._received = signal.SIGTERM
+            except RuntimeError:  # `jax_enable_preemption_service` is off
+                logging.warning(
+                    "jax's preemption service is off: SIGTERM ends this run without saving."
+                )
+                self._distributed = False
+        return self.requested
+
+    def __enter__(self) -> Self:
+        self._distributed = jax.process_count() > 1
+        if threading.current_thread() is threading.main_thread():
+            handled = [signal.SIGINT] if self._distributed else [signal.SIGTERM, signal.SIGINT]
+            for number in handled:
+                self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._previous.items():
+            # None stands for a handler that was not installed from Python and cannot be put back.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        self._previous.clear()
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        received = signal.Signals(number)
+        if received is signal.SIGINT and (self.requested or self._passed_on):
+            raise KeyboardInterrupt
+        if self.requested:
+            return
+        # Not print: a signal may arrive in the middle of one, which must not be entered twice.
+        os.write(
+            sys.__stderr__.fileno() if sys.__stderr__ else 2,
+            f"\n{received.name}: saving after this step, then stopping; "
+            "Ctrl-C again stops at once without saving.\n".encode(),
+        )
+        if self._distributed:
+            self._passed_on = True
+            os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            self._received = received

@@ -1,0 +1,163 @@
+"""The state of DG-Net training: parameters, running statistics, three optimisers, the step."""
+
+from typing import Any, NamedTuple
+
+import flax
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+
+from dgnet_jax.errors import InputError
+from dgnet_jax.models import Networks
+from dgnet_jax.schedules import step_decay
+
+Params = dict[str, Any]
+
+PARTS = ("structure_encoder", "decoder", "appearance_encoder", "discriminator")
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Everything a checkpoint holds.
+
+    Attributes:
+        step: steps done, int32.
+        generator: parameters {"structure_encoder", "decoder"} (the MLPs belong to the decoder).
+        appearance: parameters of E_a.
+        appearance_stats: running statistics of E_a's batch norms.
+        discriminator: parameters of D.
+        generator_optimizer, appearance_optimizer, discriminator_optimizer: optax states.
+    """
+
+    step: jax.Array
+    generator: Params
+    appearance: Params
+    appearance_stats: Params
+    discriminator: Params
+    generator_optimizer: optax.OptState
+    appearance_optimizer: optax.OptState
+    discriminator_optimizer: optax.OptState
+
+
+class Optimizers(NamedTuple):
+    """One optax transformation a network; learning rates are functions of the step."""
+
+    generator: optax.GradientTransformation
+    appearance: optax.GradientTransformation
+    discriminator: optax.GradientTransformation
+
+
+def frozen_labels(names: tuple[str, ...], frozen: tuple[str, ...]) -> dict[str, str]:
+    """For optax.multi_transform over a tree whose top level is `names`."""
+    return {name: "frozen" if name in frozen else "trained" for name in names}
+
+
+def _with_frozen(
+    transformation: optax.GradientTransformation, labels: Any
+) -> optax.GradientTransformation:
+    return optax.multi_transform({"trained": transformation, "frozen": optax.set_to_zero()}, labels)
+
+
+def sgd_nesterov(
+    rate: optax.Schedule, momentum: float, weight_decay: float
+) -> optax.GradientTransformation:
+    """SGD with L2 added to the gradient: buf = momentum buf + g; step g + momentum buf."""
+    return optax.chain(
+        optax.add_decayed_weights(weight_decay),
+        optax.trace(momentum, nesterov=True),
+        optax.scale_by_learning_rate(rate),
+    )
+
+
+def reid_sgd(
+    backbone_rate: optax.Schedule,
+    head_rate: optax.Schedule,
+    momentum: float,
+    weight_decay: float,
+) -> optax.GradientTransformation:
+    """SGD of a re-ID network: one rate for "backbone", another for its heads."""
+
+    def labels(params: Params) -> dict[str, str]:
+        return {name: "backbone" if name == "backbone" else "head" for name in params}
+
+    return optax.multi_transform(
+        {
+            "backbone": sgd_nesterov(backbone_rate, momentum, weight_decay),
+            "head": sgd_nesterov(head_rate, momentum, weight_decay),
+        },
+        labels,
+    )
+
+
+def make_optimizers(config: ml_collections.ConfigDict) -> Optimizers:
+    """The three optimisers of dgnet.md section 2, item 4, with `config.freeze` applied.
+
+    Raises:
+        InputError: `config.freeze` names an unknown part.
+    """
+    frozen = tuple(config.freeze)
+    for part in frozen:
+        if part not in PARTS:
+            raise InputError(f"--config.freeze: {part!r} is none of {', '.join(PARTS)}")
+    settings = config.optimizer
+
+    def rate(value: float) -> optax.Schedule:
+        return step_decay(value, tuple(settings.milestones), settings.decay)
+
+    def adam(value: float) -> optax.GradientTransformation:
+        return optax.chain(
+            optax.add_decayed_weights(settings.weight_decay),
+            optax.scale_by_adam(settings.beta1, settings.beta2, settings.epsilon),
+            optax.scale_by_learning_rate(rate(value)),
+        )
+
+    appearance = reid_sgd(
+        rate(settings.appearance_learning_rate),
+        rate(settings.appearance_learning_rate * settings.head_factor),
+        settings.momentum,
+        settings.weight_decay,
+    )
+    discriminator = adam(settings.discriminator_learning_rate)
+    return Optimizers(
+        generator=_with_frozen(
+            adam(settings.generator_learning_rate),
+            frozen_labels(("structure_encoder", "decoder"), frozen),
+        ),
+        appearance=optax.set_to_zero() if "appearance_encoder" in frozen else appearance,
+        discriminator=optax.set_to_zero() if "discriminator" in frozen else discriminator,
+    )
+
+
+def init_parameters(
+    networks: Networks, height: int, width: int, key: jax.Array
+) -> tuple[Params, dict[str, Params], Params]:
+    """Initial generator parameters, E_a's variables and D's parameters, as published.
+
+    The key is split by network, so that one network's shape does not move another's draw.
+    """
+    keys = jax.random.split(key, 4)
+    images = jnp.zeros((2, height, width, 3))
+    structure = networks.structure_encoder.init(keys[0], images)["params"]
+    code = jnp.zeros((2, networks.appearance_encoder.code_size))
+    structure_code = jnp.zeros((2, height // 4, width // 4, 8 * networks.structure_encoder.dim))
+    decoder = networks.decoder.init(keys[1], structure_code, code)["params"]
+    appearance = networks.appearance_encoder.init(keys[2], images)
+    discriminator = networks.discriminator.init(keys[3], images)["params"]
+    return {"structure_encoder": structure, "decoder": decoder}, appearance, discriminator
+
+
+def create_state(
+    generator: Params, appearance: dict[str, Params], discriminator: Params, optimizers: Optimizers
+) -> TrainState:
+    """A state at step 0 around given variables."""
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        generator=generator,
+        appearance=appearance["params"],
+        appearance_stats=appearance["batch_stats"],
+        discriminator=discriminator,
+        generator_optimizer=optimizers.generator.init(generator),
+        appearance_optimizer=optimizers.appearance.init(appearance["params"]),
+        discriminator_optimizer=optimizers.discriminator.init(discriminator),
+    )

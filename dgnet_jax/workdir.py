@@ -1,0 +1,186 @@
+"""The work directory: one configuration, one process training in it at a time."""
+
+import errno
+import fcntl
+import json
+import logging
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+import jax
+import ml_collections
+
+from dgnet_jax.atomic import replacing
+from dgnet_jax.errors import InputError
+
+CONFIG_FILE = "config.json"
+LOCK_FILE = ".lock"
+
+_locks: dict[Path, TextIO] = {}
+
+
+def prepare(
+    workdir: str | Path, config: ml_collections.ConfigDict, may_differ: tuple[str, ...] = ()
+) -> Path:
+    """Creates, locks and labels the work directory of a run.
+
+    Args:
+        workdir: the folder; created with its parents.
+        config: the effective configuration, saved as `config.json`.
+        may_differ: fields that may change when a run is resumed, as dotted names (`total_steps`) or
+            prefixes of them (`evaluation` covers `evaluation.every`). The new values are saved.
+
+    Returns:
+        The folder, absolute.
+
+    Raises:
+        InputError: the folder is of another configuration, in use, or not a folder.
+    """
+    folder = Path(workdir).expanduser().absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InputError(
+            f"--workdir={workdir}: {error.filename} is not a folder: a file is in the way. "
+            "Choose another folder."
+        ) from error
+    lock(folder)
+    wanted = _as_json(config)
+    if (folder / CONFIG_FILE).exists():
+        _refuse_other(folder, _read(folder), wanted, may_differ)
+    if jax.process_index() == 0:
+        with replacing(folder / CONFIG_FILE) as path:
+            path.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
+    return folder
+
+
+def load_config(workdir: str | Path) -> ml_collections.ConfigDict:
+    """Reads the configuration of a work directory; sequences come back as tuples.
+
+    Raises:
+        InputError: there is no such folder or file, or the file is not a configuration.
+    """
+    folder = Path(workdir).expanduser().absolute()
+    if not folder.is_dir():
+        raise InputError(f"--workdir={workdir}: no such folder; name the folder of a finished run.")
+    if not (folder / CONFIG_FILE).exists():
+        raise InputError(
+            f"{folder}: no {CONFIG_FILE} in it, so it is not a work directory; found "
+            f"{sorted(entry.name for entry in folder.iterdir())[:10]}. Train in it first."
+        )
+    return ml_collections.ConfigDict(_with_tuples(_read(folder)))
+
+
+def lock(workdir: Path) -> None:
+    """Makes this process the only one that trains in `workdir`, until `unlock` or its end.
+
+    The operating system releases the lock with the process, kill -9 included. Asking again in the
+    process that holds it does nothing; in a multi-process run the first process holds it for all.
+
+    Raises:
+        InputError: another process holds it.
+    """
+    workdir = Path(workdir).resolve()
+    if jax.process_index() != 0 or workdir in _locks:
+        return
+    file = (workdir / LOCK_FILE).open("a+", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.seek(0)
+        holder = file.read().strip() or "unknown"
+        file.close()
+        raise InputError(
+            f"{workdir}: another process is training in it ({holder}). Wait for it or stop it, or "
+            "choose another --workdir."
+        ) from error
+    except OSError as error:
+        file.close()
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+            raise
+        logging.warning("%s: this file system has no locks; start one process in it only", workdir)
+        return
+    file.truncate(0)
+    file.write(f"pid {os.getpid()} on {socket.gethostname()}")
+    file.flush()
+    _locks[workdir] = file
+
+
+def unlock(workdir: str | Path) -> None:
+    """Lets other processes train in `workdir`; nothing if this one does not hold the lock."""
+    file = _locks.pop(Path(workdir).resolve(), None)
+    if file is not None:
+        file.close()
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG_FILE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(
+            f"{path}: not valid JSON ({error}). Restore it, or use another --workdir."
+        ) from error
+    if not isinstance(content, dict):
+        raise InputError(
+            f"{path}: expected a JSON object of config fields, found {type(content).__name__}."
+        )
+    return content
+
+
+def _refuse_other(
+    folder: Path, present: dict[str, Any], wanted: dict[str, Any], may_differ: tuple[str, ...]
+) -> None:
+    there, here = dict(_flatten(present)), dict(_flatten(wanted))
+    names = [name for name in {**there, **here} if not _covered(name, may_differ)]
+    lines = [
+        f"  {name}: {_shown(there, name)} there, {_shown(here, name)} now"
+        for name in names
+        if _shown(there, name) != _shown(here, name)
+    ]
+    if lines:
+        raise InputError(
+            f"{folder} holds a run of another configuration:\n"
+            + "\n".join(lines)
+            + "\nUse these values again to continue it, or choose another --workdir."
+        )
+
+
+def _covered(name: str, prefixes: tuple[str, ...]) -> bool:
+    return any(name == prefix or name.startswith(prefix + ".") for prefix in prefixes)
+
+
+def _shown(fields: Mapping[str, Any], name: str) -> str:
+    return json.dumps(fields[name]) if name in fields else "absent"
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _as_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    content = config.to_dict()
+    for name, value in _flatten(content):
+        try:
+            json.dumps(value)
+        except TypeError as error:
+            raise InputError(
+                f"config.{name}: {value!r} is a {type(value).__name__}, which cannot be saved; use "
+                "numbers, text, booleans, None, tuples and nested configs."
+            ) from error
+    return json.loads(json.dumps(content))
+
+
+def _with_tuples(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_tuples(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return tuple(_with_tuples(item) for item in value)
+    return value
