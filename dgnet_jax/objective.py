@@ -34,9 +34,7 @@ def _per_direction(values: Array) -> Array:
     return values.mean((0, *range(2, values.ndim)))
 
 
-def reconstruction(
-    loss: Callable[[Array, Array], Array], target: Array, output: Array
-) -> Array:
+def reconstruction(loss: Callable[[Array, Array], Array], target: Array, output: Array) -> Array:
     """R of each direction of two pair arrays: (2,)."""
     return jax.vmap(loss, in_axes=1)(target, output)
 

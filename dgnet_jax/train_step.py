@@ -195,7 +195,9 @@ def make_update(
             )
         return total.sum(), total
 
-    def image_loss(images: Array, real: Array, discriminator_params: Params) -> tuple[Array, Losses]:
+    def image_loss(
+        images: Array, real: Array, discriminator_params: Params
+    ) -> tuple[Array, Losses]:
         """The adversarial and the two reconstruction terms, of the six images of a step."""
         generated, own, same_identity = jnp.split(images, 3, axis=1)
         scores = discriminator.apply({"params": discriminator_params}, flatten_groups(generated))
@@ -218,7 +220,9 @@ def make_update(
             + w * objective.cross_entropy(fine[:, :2], labels),
             "same_identity": objective.cross_entropy(prime[:, 2:], labels),
         }
-        total = weights.identity * terms["identity"] + weights.same_identity * terms["same_identity"]
+        total = (
+            weights.identity * terms["identity"] + weights.same_identity * terms["same_identity"]
+        )
         return total.sum(), terms
 
     def generated_features(

@@ -14,6 +14,7 @@ import ml_collections
 import numpy as np
 import optax
 import pytest
+from reference import Reference
 
 from configs import base
 from dgnet_jax.convert import convert_state_dict, is_unused, locate, lookup, to_torch_layout
@@ -21,7 +22,6 @@ from dgnet_jax.models import Networks, build_networks
 from dgnet_jax.schedules import ramp
 from dgnet_jax.state import Optimizers, TrainState, create_state, make_optimizers
 from dgnet_jax.train_step import Batch, StepRandomness, make_update
-from reference import Reference
 
 pytestmark = pytest.mark.slow
 
@@ -167,7 +167,9 @@ def check_forwards(reference: Reference, networks: Networks, dtype: jnp.dtype) -
     images = jnp.asarray(reference.images(0, "xa"), dtype)
     generator = filled(reference, "gen", dtype)["params"]
     structure = networks.structure_encoder.apply({"params": generator["structure_encoder"]}, images)
-    features, prime, fine = networks.appearance_encoder.apply(filled(reference, "id", dtype), images)
+    features, prime, fine = networks.appearance_encoder.apply(
+        filled(reference, "id", dtype), images
+    )
     decoded = networks.decoder.apply({"params": generator["decoder"]}, structure, features.code)
     scores = networks.discriminator.apply(filled(reference, "dis", dtype), images)
     teacher = networks.teacher.apply(filled(reference, "teacher", dtype), images)

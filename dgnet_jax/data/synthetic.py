@@ -1,7 +1,8 @@
-"""A drawn data set of pedestrians in the folders and names of Market-1501, for a first run without any data.
+"""Drawn pedestrians in the folders and names of Market-1501, for a first run without any data.
 
-Clothes, hair, skin, bag and build tell who somebody is; camera, pose, scale, light and background vary from image to
-image. `python -m dgnet_jax.data.synthetic FOLDER` draws it and prints what is in it.
+Clothes, hair, skin, bag and build tell who somebody is; camera, pose, scale, light and background
+vary from image to image. `python -m dgnet_jax.data.synthetic FOLDER` draws the data set and prints
+what is in it.
 """
 
 import argparse
@@ -13,20 +14,21 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from dgnet_jax.data.drawing.photo import CAMERAS, key, photograph
 from dgnet_jax.errors import InputError
 
 VERSION = 1
-"""Of the drawing: a change that alters any image raises it, so that an older folder is not taken for a new one."""
+"""Of the drawing: raised by any change to an image, so that an older folder is not reused."""
 
 MARKER = "dataset.json"
 FOLDERS = ("bounding_box_train", "bounding_box_test", "query")
 _QUALITY = 92
 _SHUFFLE = 2**21
 """Takes the place of an identity in the random key of the split into training and test people."""
+_NAMES = 2**20
+"""Takes the place of an index in the random key of file names."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,12 +60,13 @@ def draw_dataset(
 ) -> None:
     """Draws the data set into `root`, or does nothing if the same one is there already.
 
-    Everybody is seen by all four cameras. Of a test person's images under a camera one is a query, the others are gallery.
-    The folder appears complete or not at all: it is drawn beside `root` and renamed at the end.
+    Everybody is seen by all four cameras. Of a test person's images under a camera one is a query
+    and the others are gallery. The folder appears complete or not at all: it is drawn beside `root`
+    and renamed at the end.
 
     Args:
         root: the folder to make; its parents are made too.
-        seed: of all randomness; the same seed gives the same files, byte for byte, under one version of Pillow.
+        seed: of all randomness; with one version of Pillow it decides every byte of every image.
         train_identities, test_identities: numbers of people; nobody is in both.
         images_per_identity_camera: at least 2.
         distractors: gallery images of other people or of nobody (identity 0000).
@@ -74,7 +77,14 @@ def draw_dataset(
         InputError: a number is out of range, or `root` holds something else.
     """
     settings = Settings(
-        seed, train_identities, test_identities, images_per_identity_camera, distractors, junk, height, width
+        seed,
+        train_identities,
+        test_identities,
+        images_per_identity_camera,
+        distractors,
+        junk,
+        height,
+        width,
     )
     _check_settings(settings)
     root = Path(root).absolute()
@@ -89,7 +99,7 @@ def draw_dataset(
         try:
             unfinished.rename(root)
         except OSError:
-            # Another process may have finished the same drawing first; anything else in the way is an error.
+            # Another process may have finished the same drawing first.
             if not _is_drawn(root, settings):
                 raise
     finally:
@@ -115,7 +125,9 @@ def contact_sheet(root: Path, rows: int, columns: int, *, enlargement: int = 3) 
     with Image.open(people[chosen[0]][0]) as first:
         width, height = first.width * enlargement, first.height * enlargement
     gap = 2 * enlargement
-    sheet = Image.new("RGB", (columns * (width + gap) - gap, rows * (height + gap) - gap), (255, 255, 255))
+    sheet = Image.new(
+        "RGB", (columns * (width + gap) - gap, rows * (height + gap) - gap), (255, 255, 255)
+    )
     for row, name in enumerate(chosen):
         for column in range(columns):
             with Image.open(people[name][column * len(people[name]) // columns]) as image:
@@ -128,25 +140,37 @@ def _check_settings(settings: Settings) -> None:
     least = {"seed": 0, "distractors": 0, "junk": 0, "images_per_identity_camera": 2}
     for name, value in dataclasses.asdict(settings).items():
         if value < least.get(name, 1):
-            raise InputError(f"drawn data set: {name} is {value}; it must be at least {least.get(name, 1)}")
+            raise InputError(
+                f"drawn data set: {name} is {value}; it must be at least {least.get(name, 1)}"
+            )
     if settings.train_identities + settings.test_identities > 9999:
-        raise InputError("drawn data set: more than 9999 people; names in Market-1501's form have four digits")
+        raise InputError(
+            "drawn data set: more than 9999 people; names in Market-1501's form have four digits"
+        )
 
 
 def _is_drawn(root: Path, settings: Settings) -> bool:
-    """Whether `root` holds this very data set; raises InputError if it holds another or something else."""
+    """Whether `root` holds this very data set; InputError if it holds anything else."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     remedy = "remove it or choose another folder"
     try:
         marker = json.loads((root / MARKER).read_text())
-        counts = marker.pop("images")
-    except (OSError, ValueError, KeyError, AttributeError):
-        raise InputError(f"{root}: exists and is not a complete drawn data set (no valid {MARKER}); {remedy}") from None
+        counts = marker["images"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(
+            f"{root}: exists and is not a complete drawn data set (no valid {MARKER}); {remedy}"
+        ) from None
     wanted = dataclasses.asdict(settings)
-    different = [f"{name} is {marker.get(name)}, not {value}" for name, value in wanted.items() if marker.get(name) != value]
+    different = [
+        f"{name} is {marker.get(name)}, not {value}"
+        for name, value in wanted.items()
+        if marker.get(name) != value
+    ]
     if different:
-        raise InputError(f"{root}: holds a data set drawn otherwise ({', '.join(different)}); {remedy}")
+        raise InputError(
+            f"{root}: holds a data set drawn otherwise ({', '.join(different)}); {remedy}"
+        )
     found = {folder: sum(1 for _ in (root / folder).glob("*.jpg")) for folder in FOLDERS}
     if found != counts:
         raise InputError(f"{root}: holds {found} images where {MARKER} says {counts}; {remedy}")
@@ -169,7 +193,7 @@ def _draw_files(root: Path, settings: Settings) -> dict[str, int]:
 
 
 def _plan(settings: Settings) -> Iterator[tuple[str, int, int, int]]:
-    """The images of the data set as (folder, identity, camera, index of the image under identity and camera)."""
+    """The images: folder, identity, camera, and index among those of identity and camera."""
     train, test, query = FOLDERS
     people = settings.train_identities + settings.test_identities
     order = key(settings.seed, _SHUFFLE, 0, 0).permutation(people) + 1
@@ -185,10 +209,10 @@ def _plan(settings: Settings) -> Iterator[tuple[str, int, int, int]]:
 
 def _file_name(seed: int, identity: int, camera: int, index: int) -> str:
     """A name like 0002_c1s1_000451_03.jpg: identity, camera, sequence, frame, box."""
-    start, box = np.random.default_rng([seed, identity + 1, camera]).integers((5000, 4))
-    frame = int(start) + 25 * index
+    start, box = key(seed, identity, camera, _NAMES).integers((5000, 4)).tolist()
+    frame = start + 25 * index
     person = "-1" if identity == -1 else f"{identity:04d}"
-    return f"{person}_c{camera}s{1 + frame // 1500}_{frame:06d}_{int(box):02d}.jpg"
+    return f"{person}_c{camera}s{min(6, 1 + frame // 1500)}_{frame:06d}_{box:02d}.jpg"
 
 
 def main() -> None:

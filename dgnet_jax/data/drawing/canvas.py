@@ -1,12 +1,13 @@
 """A canvas of two layers: what colour a thing is, and how much light falls on it.
 
-Both are drawn with hard edges at four times the final size; they are reduced apart and multiplied at the end, which
-gives smooth edges and round-looking limbs for the price of a few polygons each.
+Both are drawn with hard edges at four times the final size; they are reduced apart and multiplied
+at the end, which gives smooth edges and round-looking limbs for the price of a few polygons each.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 WIDTH, HEIGHT = 256, 512
@@ -15,7 +16,8 @@ WIDTH, HEIGHT = 256, 512
 Colour = tuple[int, int, int]
 
 _NEUTRAL = 160
-# (from, to, light) across a rounded body, -1 being its dark edge and 1 its lit edge; each lies inside the one before.
+# (from, to, light) across a rounded body, -1 being its dark edge and 1 its lit edge; each band lies
+# inside the one before.
 _BANDS = np.array(
     [
         (-1.00, 1.00, 0.64),
@@ -30,30 +32,35 @@ _BANDS = np.array(
 )
 
 _WIDE = 26.0
-"""Half width in pixels from which the steps between the bands would show, and finer ones are drawn."""
+"""Half width in pixels from which the steps between bands would show, and finer ones are drawn."""
 _BETWEEN = np.linspace(0, len(_BANDS) - 1, 2 * len(_BANDS) + 1)
-_FINE_BANDS = np.stack([np.interp(_BETWEEN, np.arange(len(_BANDS)), column) for column in _BANDS.T], axis=1)
+_FINE_BANDS = np.stack(
+    [np.interp(_BETWEEN, np.arange(len(_BANDS)), column) for column in _BANDS.T], axis=1
+)
 
 
 @dataclass(frozen=True)
 class Texture:
-    """A patterned cloth: a tile that repeats every `period` pixels, and the canvas point its origin is pinned to."""
+    """A patterned cloth: a tile that repeats every `period` pixels, its origin pinned to (x, y)."""
 
     tile: Image.Image
     period: int
     x: int = 0
     y: int = 0
 
-    def pinned(self, point: np.ndarray) -> "Texture":
-        """The same cloth with its origin at `point` (x, y) of the canvas."""
-        return Texture(self.tile, self.period, int(point[0]), int(point[1]))
-
 
 Fill = Colour | Texture
 
 
+def pinned(fill: Fill, point: np.ndarray) -> Fill:
+    """A cloth with its origin at `point` (x, y) of the canvas; a plain colour as it is."""
+    if not isinstance(fill, Texture):
+        return fill
+    return Texture(fill.tile, fill.period, int(point[0]), int(point[1]))
+
+
 class Canvas:
-    """The two layers of one image while it is being drawn; points are (x, y) pixels, y downwards."""
+    """The two layers of one image being drawn; points are (x, y) pixels, y downwards."""
 
     def __init__(self, background: Image.Image, light_direction: tuple[float, float]):
         """Draws over an RGB background of WIDTH x HEIGHT; `light_direction` points to the light."""
@@ -65,7 +72,13 @@ class Canvas:
         self._light_direction = np.asarray(light_direction)
 
     def ribbon(
-        self, spine: np.ndarray, half_widths: np.ndarray, fill: Fill, *, rim: float = 0.0, dim: float = 1.0
+        self,
+        spine: np.ndarray,
+        half_widths: np.ndarray,
+        fill: Fill,
+        *,
+        rim: float = 0.0,
+        dim: float = 1.0,
     ) -> None:
         """Draws a rounded body along a spine.
 
@@ -84,7 +97,9 @@ class Canvas:
         edges = np.concatenate([bands[:, :2], [(-1.0, 1.0)]])[:, :, None] * half_widths
         edges[-1] += [[-rim], [rim]]
         outlines = spine + normals * edges[..., None]
-        outlines = np.concatenate([outlines[:, 0], outlines[:, 1, ::-1]], axis=1).reshape(len(edges), -1)
+        outlines = np.concatenate([outlines[:, 0], outlines[:, 1, ::-1]], axis=1).reshape(
+            len(edges), -1
+        )
         self._fill(outlines[0], fill)
         halved = (outlines * 0.5).tolist()
         if rim:
@@ -94,20 +109,24 @@ class Canvas:
         for outline, level in zip(halved, levels, strict=False):
             self._light_pen.polygon(outline, fill=int(level))
 
-    def flat(self, points: np.ndarray, fill: Fill) -> None:
-        """Fills the polygon (n, 2) with colour and leaves the light as it is: a print, a strap, a seam."""
+    def flat(self, points: npt.ArrayLike, fill: Fill) -> None:
+        """Fills the polygon (n, 2) with colour and leaves the light as it is: a print, a collar."""
         self._fill(np.asarray(points).ravel(), fill)
 
     def disc(self, centre: np.ndarray, radius_x: float, radius_y: float, fill: Colour) -> None:
         """Fills an axis-aligned ellipse with colour and leaves the light as it is."""
         x, y = centre
-        self._colour_pen.ellipse((x - radius_x, y - radius_y, x + radius_x, y + radius_y), fill=fill)
+        self._colour_pen.ellipse(
+            (x - radius_x, y - radius_y, x + radius_x, y + radius_y), fill=fill
+        )
 
-    def stroke(self, points: np.ndarray, fill: Colour, width: int) -> None:
+    def stroke(self, points: npt.ArrayLike, fill: Colour, width: int) -> None:
         """Draws a line of colour `width` pixels wide and leaves the light as it is."""
-        self._colour_pen.line(np.asarray(points).ravel().tolist(), fill=fill, width=width, joint="curve")
+        self._colour_pen.line(
+            np.asarray(points).ravel().tolist(), fill=fill, width=width, joint="curve"
+        )
 
-    def crease(self, points: np.ndarray, light: float, width: int) -> None:
+    def crease(self, points: npt.ArrayLike, light: float, width: int) -> None:
         """Draws a line of more or less light, and leaves the colour: a fold of cloth."""
         line = (np.asarray(points) * 0.5).ravel().tolist()
         self._light_pen.line(line, fill=int(light * _NEUTRAL), width=width // 2)
@@ -141,7 +160,9 @@ class Canvas:
         mask = Image.new("L", (right - left, bottom - top))
         ImageDraw.Draw(mask).polygon((points - (left, top)).ravel().tolist(), fill=255)
         x, y = (left - fill.x) % fill.period, (top - fill.y) % fill.period
-        self._colour.paste(fill.tile.crop((x, y, x + right - left, y + bottom - top)), (left, top), mask)
+        self._colour.paste(
+            fill.tile.crop((x, y, x + right - left, y + bottom - top)), (left, top), mask
+        )
 
 
 def _normals(spine: np.ndarray) -> np.ndarray:
@@ -157,8 +178,13 @@ _CAP_ANGLES = np.radians([85.0, 60.0, 30.0])
 _CAP_OUT, _CAP_WIDTH = np.sin(_CAP_ANGLES), np.cos(_CAP_ANGLES)
 
 
-def limb(points: np.ndarray, radii: np.ndarray, *, open_end: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """A spine and half widths through joints (n, 2) of radii (n,), its ends rounded; `open_end` cuts the last one flat."""
+def limb(
+    points: np.ndarray, radii: np.ndarray, *, open_end: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """A spine and half widths through joints (n, 2) of radii (n,), its ends rounded.
+
+    `open_end` cuts the last end flat, as a hem or a cuff is.
+    """
     joints = np.asarray(points, float)
     middles = (joints[1:] + joints[:-1]) / 2
     spine = np.concatenate([joints[:1], np.stack([middles, joints[1:]], axis=1).reshape(-1, 2)])
@@ -179,7 +205,7 @@ def _rounded(spine: np.ndarray, widths: np.ndarray) -> tuple[np.ndarray, np.ndar
 def oval(
     centre: np.ndarray, radius_x: float, radius_y: float, *, squareness: float = 2.0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A spine and half widths of an upright ellipse; `squareness` above 2 gives it rounded corners."""
+    """A spine and half widths of an upright ellipse; `squareness` over 2 makes it a rounded box."""
     steps = -np.cos(np.linspace(0.04, np.pi - 0.04, 13))
     spine = np.asarray(centre) + np.stack([np.zeros_like(steps), steps * radius_y], axis=1)
     return spine, radius_x * (1 - np.abs(steps) ** squareness) ** (1 / squareness)

@@ -2,34 +2,26 @@
 
 import numpy as np
 
-from dgnet_jax.data.drawing.canvas import Canvas, Fill, Texture, limb
+from dgnet_jax.data.drawing.canvas import Canvas, limb, pinned
 from dgnet_jax.data.drawing.head import draw_head, draw_neck
-from dgnet_jax.data.drawing.pose import Pose, Skeleton, View, skeleton
-from dgnet_jax.data.drawing.wardrobe import Person, shade
 from dgnet_jax.data.drawing.luggage import draw_backpack, draw_carried, draw_straps
-
-# Height, half width from the front and from the side of a torso, in body heights (an adult of eight heads).
-_TORSO = np.array(
-    [
-        (0.838, 0.034, 0.034),
-        (0.829, 0.056, 0.042),
-        (0.815, 0.082, 0.050),
-        (0.795, 0.099, 0.058),
-        (0.760, 0.108, 0.066),
-        (0.700, 0.102, 0.068),
-        (0.630, 0.094, 0.064),
-        (0.575, 0.096, 0.066),
-        (0.520, 0.102, 0.070),
-        (0.480, 0.104, 0.071),
-    ]
-)
+from dgnet_jax.data.drawing.pose import Pose, Skeleton, View, skeleton
+from dgnet_jax.data.drawing.torso import draw_seat, draw_torso
+from dgnet_jax.data.drawing.wardrobe import Person
 
 
-def draw_person(canvas: Canvas, person: Person, pose: Pose, x: float, ground: float, height: float) -> None:
-    """Draws a person whose feet stand at (x, ground) and whose average height would be `height`, in canvas pixels."""
+def draw_person(
+    canvas: Canvas, person: Person, pose: Pose, x: float, ground: float, height: float
+) -> None:
+    """Draws a person standing at (x, ground) on the canvas.
+
+    `height` is in pixels and an average adult's; the person's stature scales it.
+    """
     view = View(pose.yaw, x, ground, height * person.stature)
     body = skeleton(person, pose)
-    canvas.shadow(view((0, 0, 0))[0] + [0.02 * view.height, 0], 0.20 * view.height, 0.035 * view.height, 0.5)
+    canvas.shadow(
+        view((0, 0, 0))[0] + [0.02 * view.height, 0], 0.20 * view.height, 0.035 * view.height, 0.5
+    )
     nearness = [float(view.depth(arm[1])) for arm in body.arms]
     far_arms = [side for side in (0, 1) if nearness[side] < -0.045]
     turned = view.facing < 0.25
@@ -39,7 +31,7 @@ def draw_person(canvas: Canvas, person: Person, pose: Pose, x: float, ground: fl
     if not turned:
         draw_backpack(canvas, view, person, body.lift)
     draw_carried(canvas, view, person, body, near=False)
-    _draw_seat(canvas, view, person, body.lift)
+    draw_seat(canvas, view, person, body.lift)
     for side in sorted((0, 1), key=lambda s: float(view.depth(body.legs[s][1]))):
         far = view.depth(body.legs[side][0]) < -0.02
         _draw_leg(canvas, view, person, body.legs[side], dim=0.84 if far else 1.0)
@@ -47,7 +39,7 @@ def draw_person(canvas: Canvas, person: Person, pose: Pose, x: float, ground: fl
         _draw_skirt(canvas, view, person, body)
     if turned:
         draw_neck(canvas, view, person, body.lift)
-    _draw_torso(canvas, view, person, body.lift)
+    draw_torso(canvas, view, person, body.lift)
     if not turned:
         draw_neck(canvas, view, person, body.lift)
         draw_straps(canvas, view, person, body.lift)
@@ -61,22 +53,22 @@ def draw_person(canvas: Canvas, person: Person, pose: Pose, x: float, ground: fl
     draw_carried(canvas, view, person, body, near=True)
 
 
-def _pin(fill: Fill, point: np.ndarray) -> Fill:
-    return fill.pinned(point) if isinstance(fill, Texture) else fill
-
-
 def _draw_leg(canvas: Canvas, view: View, person: Person, leg: np.ndarray, dim: float) -> None:
     size, girth = view.height, person.girth
     hip, knee, ankle, toe = leg
     heel = ankle + [0, -0.022, -0.022]
     foot = view(heel, (heel + toe) / 2, toe)
-    foot[2] += 1e-3
     bare = person.bottom != "trousers"
     joints = view(hip, knee, ankle)
     if bare:
         calf = view(knee + (ankle - knee) * 0.35)[0]
         points = np.stack([joints[0], joints[1], calf, joints[2]])
-        canvas.ribbon(*limb(points, np.array([0.050, 0.034, 0.035, 0.020]) * girth * size), person.skin, rim=2, dim=dim)
+        canvas.ribbon(
+            *limb(points, np.array([0.050, 0.034, 0.035, 0.020]) * girth * size),
+            person.skin,
+            rim=2,
+            dim=dim,
+        )
     radii = np.array([0.021, 0.020, 0.016]) * size
     canvas.ribbon(*limb(foot + [0, 0.007 * size], radii), person.sole, rim=1.5, dim=dim)
     canvas.ribbon(*limb(foot, radii), person.shoes, dim=dim)
@@ -84,18 +76,28 @@ def _draw_leg(canvas: Canvas, view: View, person: Person, leg: np.ndarray, dim: 
         top = view(ankle + (knee - ankle) * 0.28)[0]
         sock = np.stack([top, joints[2]])
         canvas.ribbon(*limb(sock, np.array([0.027, 0.023]) * girth * size), person.sole, dim=dim)
-    fill = _pin(person.lower_cloth, joints[0])
+    fill = pinned(person.lower_cloth, joints[0])
     if person.bottom == "trousers":
         flare = 0.024 + 0.014 * person.lower_length
         hem = view(ankle + [0, -0.012, 0])[0]
         points = np.stack([joints[0], joints[1], hem])
-        canvas.ribbon(*limb(points, np.array([0.053, 0.043, flare + 0.004]) * girth * size, open_end=True), fill, rim=1, dim=dim)
+        canvas.ribbon(
+            *limb(points, np.array([0.053, 0.043, flare + 0.004]) * girth * size, open_end=True),
+            fill,
+            rim=1,
+            dim=dim,
+        )
         across = joints[1] + np.array([[-0.034, 0.0], [0.006, 0.012]]) * size
         canvas.crease(across, 0.80 * dim, 3)
     elif person.bottom == "shorts":
         hem = view(hip + (knee - hip) * (0.62 + 0.38 * person.lower_length))[0]
         points = np.stack([joints[0], hem])
-        canvas.ribbon(*limb(points, np.array([0.054, 0.052]) * girth * size, open_end=True), fill, rim=1, dim=dim)
+        canvas.ribbon(
+            *limb(points, np.array([0.054, 0.052]) * girth * size, open_end=True),
+            fill,
+            rim=1,
+            dim=dim,
+        )
 
 
 def _draw_skirt(canvas: Canvas, view: View, person: Person, body: Skeleton) -> None:
@@ -109,89 +111,46 @@ def _draw_skirt(canvas: Canvas, view: View, person: Person, body: Skeleton) -> N
     halves = np.array([waist * person.waist, hips, 0.55 * hips + 0.5 * reach, reach * 1.06])
     spine = view(*[(0.0, float(y), 0.0) for y in heights])
     spine[2:, 0] += (middle - view.x) * np.array([0.4, 0.8])
-    canvas.ribbon(spine, halves, _pin(person.lower_cloth, view((0, 0.8 + body.lift, 0))[0]), rim=2)
+    canvas.ribbon(
+        spine, halves, pinned(person.lower_cloth, view((0, 0.8 + body.lift, 0))[0]), rim=2
+    )
     for share in (-0.5, -0.1, 0.35):
-        canvas.crease(np.stack([spine[1] + [share * halves[1], 0], spine[3] + [share * 1.1 * halves[3], -2]]), 0.84, 3)
+        canvas.crease(
+            np.stack([spine[1] + [share * halves[1], 0], spine[3] + [share * 1.1 * halves[3], -2]]),
+            0.84,
+            3,
+        )
 
 
-def _draw_seat(canvas: Canvas, view: View, person: Person, lift: float) -> None:
-    """Hips in trousers or shorts; the legs are drawn over them and the shirt over both."""
-    if person.bottom in ("trousers", "shorts"):
-        seat = np.array([(0.58, 0.094, 0.064), (0.53, 0.101, 0.070), (0.49, 0.100, 0.070), (0.455, 0.070, 0.056)])
-        _draw_rows(canvas, view, person, seat, lift, person.lower_cloth, rim=0)
-
-
-def _draw_torso(canvas: Canvas, view: View, person: Person, lift: float) -> None:
-    hem = 0.56 if person.bottom in ("skirt", "dress") else person.hem
-    heights = np.linspace(_TORSO[0, 0], hem, 15)
-    heights[1:5] = _TORSO[1:5, 0]
-    rows = np.stack([np.interp(-heights, -_TORSO[:, 0], _TORSO[:, column]) for column in range(3)], axis=1)
-    if person.pattern == "jacket":
-        rows[:, 1:] += 0.006
-    fill = _pin(person.cloth, view((0, 0.8 + lift, 0))[0])
-    _draw_rows(canvas, view, person, rows, lift, fill, rim=2)
-    _draw_front(canvas, view, person, lift, hem)
-
-
-def _draw_rows(
-    canvas: Canvas, view: View, person: Person, rows: np.ndarray, lift: float, fill: Fill, rim: float
+def _draw_arm(
+    canvas: Canvas, view: View, person: Person, body: Skeleton, side: int, dim: float
 ) -> None:
-    """A stack of elliptical slices (height, half width, half depth), shaped to the person's build."""
-    taper = np.interp(rows[:, 0], [0.50, 0.62, 0.72, 0.80], [1.0, person.waist, 1.0, person.shoulders])
-    across = rows[:, 1] * taper * person.girth ** np.where(rows[:, 0] > 0.78, 0.5, 1.0)
-    deep = rows[:, 2] * person.girth**1.2
-    halves = np.hypot(across * view.facing, deep * view.sideways) * view.height
-    lean = np.interp(rows[:, 0], [0.50, 0.56, 0.72, 0.84], [-0.010, 0.0, 0.012, -0.006])
-    spine = view(*[(0.0, float(y) + lift, float(z)) for y, z in zip(rows[:, 0], lean, strict=True)])
-    canvas.ribbon(spine, halves, fill, rim=rim)
-
-
-def _draw_front(canvas: Canvas, view: View, person: Person, lift: float, hem: float) -> None:
-    """What only one side of the torso shows: a print, or the shirt under an open jacket."""
-    facing = view.facing
-    if person.pattern == "print" and abs(facing) > 0.3:
-        width = 0.050 * person.girth * abs(facing)
-        z = 0.05 if facing > 0 else -0.05
-        centre = view((0, 0.715 + lift, z))[0]
-        size = view.height
-        if person.print_shape == "disc":
-            canvas.disc(centre, width * size, 0.046 * size, person.accent)
-        elif person.print_shape == "block":
-            canvas.flat(centre + np.array([(-1, -0.9), (1, -0.9), (1, 0.9), (-1, 0.9)]) * [width * size, 0.04 * size], person.accent)
-        else:
-            for row in (-0.034, 0.0, 0.034):
-                line = np.array([(-width, row), (width, row)]) * size
-                canvas.stroke(centre + line, person.accent, max(2, round(0.017 * size)))
-    elif person.pattern == "jacket" and facing > 0.12:
-        z, size = 0.062 * person.girth, view.height
-        ys = np.array([0.832, 0.78, 0.68, 0.58, hem])
-        opening = np.array([0.030, 0.024, 0.030, 0.036, 0.042]) * facing * size
-        spine = view(*[(0.0, float(y) + lift, z if y < 0.8 else 0.03) for y in ys])
-        left, right = spine - np.stack([opening, 0 * opening], 1), spine + np.stack([opening, 0 * opening], 1)
-        canvas.flat(np.concatenate([left, right[::-1]]), person.accent)
-        for edge in (left, right):
-            canvas.stroke(edge, shade(person.top, 0.6), 4)
-    elif person.pattern != "jacket" and facing > 0.2:
-        neck = view((0, 0.842 + lift, 0.02), (0, 0.815 + lift, 0.04))
-        half = 0.034 * facing * view.height
-        canvas.flat([neck[0] - [half, 0], neck[0] + [half, 0], neck[1]], person.skin)
-
-
-def _draw_arm(canvas: Canvas, view: View, person: Person, body: Skeleton, side: int, dim: float) -> None:
     shoulder, elbow, wrist, tips = body.arms[side]
     size, girth = view.height, person.girth**0.6
     bare = np.array([0.029, 0.025, 0.019, 0.016, 0.010]) * girth * size
     points = view(shoulder, elbow, wrist, (wrist + tips) / 2, tips)
     canvas.ribbon(*limb(points[:3], bare[:3]), person.skin, rim=2, dim=dim)
-    canvas.ribbon(*limb(points[2:], np.array([0.016, 0.020, 0.011]) * girth * size), person.skin, rim=1, dim=dim)
+    canvas.ribbon(
+        *limb(points[2:], np.array([0.016, 0.020, 0.011]) * girth * size),
+        person.skin,
+        rim=1,
+        dim=dim,
+    )
     if person.sleeve == 0.0:
         return
-    fill = _pin(person.cloth, points[0])
+    fill = pinned(person.cloth, points[0])
     cuffs = np.array([0.033, 0.030, 0.024]) * girth * size
     if person.sleeve < 1.0:
         reach = min(1.0, person.sleeve * 1.6)
         end = points[0] + (points[1] - points[0]) * reach
-        canvas.ribbon(*limb(np.stack([points[0], end]), np.array([0.032, 0.034]) * girth * size, open_end=True), fill, rim=1, dim=dim)
+        canvas.ribbon(
+            *limb(
+                np.stack([points[0], end]), np.array([0.032, 0.034]) * girth * size, open_end=True
+            ),
+            fill,
+            rim=1,
+            dim=dim,
+        )
     else:
         canvas.ribbon(*limb(points[:3], cuffs, open_end=True), fill, rim=1, dim=dim)
         canvas.crease(points[1] + np.array([[-0.02, -0.004], [0.014, 0.006]]) * size, 0.78 * dim, 3)

@@ -11,7 +11,7 @@ _CENTRE = 0.930
 
 
 def draw_neck(canvas: Canvas, view: View, person: Person, lift: float) -> None:
-    """The neck, from inside the collar to under the chin, and the tied hair that it hides from the front."""
+    """The neck up to the chin and, from the front, the hair behind it."""
     if view.facing > 0.25:
         _draw_loose(canvas, view, person, view((0, _CENTRE + lift, 0.012))[0])
     points = view((0, 0.82 + lift, -0.004), (0, 0.90 + lift, 0.006))
@@ -31,7 +31,9 @@ def draw_head(canvas: Canvas, view: View, person: Person, lift: float) -> None:
         _draw_loose(canvas, view, person, centre)
     # Short hair leaves the jaw to the face; longer hair frames all of it.
     rise, cover = (0.014, 0.88) if person.hairstyle in ("short", "cap") else (0.004, 1.03)
-    canvas.ribbon(*oval(centre + [0, -rise * size], half_width * 1.04, half_height * cover), hair, rim=1.5)
+    canvas.ribbon(
+        *oval(centre + [0, -rise * size], half_width * 1.04, half_height * cover), hair, rim=1.5
+    )
     if behind and person.hairstyle not in ("long", "bald"):
         nape = view((0, 0.872 + lift, 0.0), (0, 0.893 + lift, 0.0))
         canvas.ribbon(*limb(nape, np.array([0.032, 0.032]) * size), person.skin, dim=0.9)
@@ -83,13 +85,22 @@ def _draw_loose(canvas: Canvas, view: View, person: Person, centre: np.ndarray) 
         canvas.ribbon(spine, widths, person.hair, rim=1.5, dim=0.95)
     elif person.hairstyle == "bun":
         rise = -0.060 if abs(sideways) < 0.6 else -0.032
-        canvas.ribbon(*oval(centre + np.array([back, rise]) * size, 0.025 * size, 0.023 * size), person.hair, rim=1.5)
+        canvas.ribbon(
+            *oval(centre + np.array([back, rise]) * size, 0.025 * size, 0.023 * size),
+            person.hair,
+            rim=1.5,
+        )
     elif person.hairstyle == "ponytail":
-        points = centre + np.array([(back * 0.9, -0.018), (back * 1.5, 0.03), (back * 1.35, 0.115)]) * size
+        points = (
+            centre
+            + np.array([(back * 0.9, -0.018), (back * 1.5, 0.03), (back * 1.35, 0.115)]) * size
+        )
         canvas.ribbon(*limb(points, np.array([0.016, 0.021, 0.008]) * size), person.hair, rim=1.5)
 
 
-def _draw_cap(canvas: Canvas, view: View, person: Person, centre: np.ndarray, half_width: float) -> None:
+def _draw_cap(
+    canvas: Canvas, view: View, person: Person, centre: np.ndarray, half_width: float
+) -> None:
     size, facing, sideways = view.height, view.facing, view.sideways
     rows = np.linspace(0.02, 1.0, 7)
     spine = centre + np.stack([0 * rows, -0.072 + 0.056 * rows], axis=1) * size
@@ -99,6 +110,11 @@ def _draw_cap(canvas: Canvas, view: View, person: Person, centre: np.ndarray, ha
     root = centre + np.array([0.02 * sideways, -0.017]) * size
     if abs(sideways) > 0.5:
         tip = root + np.array([0.078 * sideways, 0.008]) * size
-        canvas.ribbon(*limb(np.stack([root, tip]), np.array([0.010, 0.006]) * size), shade(person.cap, 0.8))
+        canvas.ribbon(
+            *limb(np.stack([root, tip]), np.array([0.010, 0.006]) * size), shade(person.cap, 0.8)
+        )
     else:
-        canvas.ribbon(*oval(root + [0.03 * sideways * size, 0.004 * size], 0.043 * size, 0.012 * size), shade(person.cap, 0.75))
+        canvas.ribbon(
+            *oval(root + [0.03 * sideways * size, 0.004 * size], 0.043 * size, 0.012 * size),
+            shade(person.cap, 0.75),
+        )

@@ -17,7 +17,11 @@ def draw_backpack(canvas: Canvas, view: View, person: Person, lift: float) -> No
     canvas.ribbon(*oval(centre, half, 0.112 * size, squareness=3.5), person.bag_colour, rim=2)
     if view.facing < -0.3:
         pocket = centre + [0, 0.045 * size]
-        canvas.ribbon(*oval(pocket, half * 0.74, 0.048 * size, squareness=4), shade(person.bag_colour, 1.12), rim=2)
+        canvas.ribbon(
+            *oval(pocket, half * 0.74, 0.048 * size, squareness=4),
+            shade(person.bag_colour, 1.12),
+            rim=2,
+        )
         seam = centre + np.array([(-half * 0.75, -0.045 * size), (half * 0.75, -0.045 * size)])
         canvas.stroke(seam, shade(person.bag_colour, 0.55), 3)
 
@@ -32,11 +36,20 @@ def draw_straps(canvas: Canvas, view: View, person: Person, lift: float) -> None
             if abs(facing) < 0.35 and side * view.sideways > 0:
                 continue
             x = side * 0.062 * person.shoulders
-            points = view((x, 0.836 + lift, -0.02), (x * 1.05, 0.815 + lift, 0.045), (x * 1.15, 0.72 + lift, 0.062), (x * 1.6, 0.635 + lift, 0.0))
+            points = view(
+                (x, 0.836 + lift, -0.02),
+                (x * 1.05, 0.815 + lift, 0.045),
+                (x * 1.15, 0.72 + lift, 0.062),
+                (x * 1.6, 0.635 + lift, 0.0),
+            )
             canvas.stroke(points, colour, width)
     elif person.bag == "shoulder strap":
         z = 0.06 if facing > 0 else -0.06
-        points = view((-person.side * 0.055, 0.832 + lift, 0.0), (0.0, 0.70 + lift, z), (person.side * 0.10, 0.53 + lift, z * 0.5))
+        points = view(
+            (-person.side * 0.055, 0.832 + lift, 0.0),
+            (0.0, 0.70 + lift, z),
+            (person.side * 0.10, 0.53 + lift, z * 0.5),
+        )
         canvas.stroke(points, colour, max(4, round(0.013 * size)))
 
 
@@ -50,7 +63,9 @@ def draw_carried(canvas: Canvas, view: View, person: Person, body: Skeleton, *, 
         grip = view(arm[3])[0]
         centre, half = grip + [0, 0.085 * size], view.width(0.034, 0.062)
         for spread in (-0.5, 0.5):
-            canvas.stroke([grip, centre + [spread * half, -0.045 * size]], shade(person.bag_colour, 0.7), 4)
+            canvas.stroke(
+                [grip, centre + [spread * half, -0.045 * size]], shade(person.bag_colour, 0.7), 4
+            )
         canvas.ribbon(*oval(centre, half, 0.050 * size, squareness=4.5), person.bag_colour, rim=2)
     elif person.bag == "shoulder strap":
         spot = np.array([side * 0.118 * person.girth, 0.475 + body.lift, 0.0])

@@ -19,8 +19,11 @@ _ZOOMS = (0.88, 1.0, 1.14)
 
 @dataclass(frozen=True)
 class Camera:
-    """What a camera does to every image: gains of red, green and blue, contrast, the light's direction in the image,
-    the blur radius in final pixels and the noise in grey levels."""
+    """What a camera does to every image.
+
+    `gains` are of red, green and blue, `light` points to the light in the image, `blur` is a radius
+    in final pixels and `noise` a standard deviation in grey levels.
+    """
 
     gains: tuple[float, float, float]
     contrast: float
@@ -38,7 +41,7 @@ CAMERAS = (
 
 
 def key(seed: int, identity: int, camera: int, index: int) -> np.random.Generator:
-    """The randomness of one image (identity -1 and 0 included), independent of the order of drawing."""
+    """The randomness of one image (identities from -1), whatever the order of drawing."""
     return np.random.default_rng([seed, identity + 1, camera, index])
 
 
@@ -55,7 +58,9 @@ def _places(seed: int, camera: int) -> tuple[Image.Image, ...]:
     return tuple(place.resize(size, Image.Resampling.BICUBIC) for size in sizes)
 
 
-def photograph(seed: int, identity: int, camera: int, index: int, *, height: int, width: int) -> Image.Image:
+def photograph(
+    seed: int, identity: int, camera: int, index: int, *, height: int, width: int
+) -> Image.Image:
     """Takes one image of the data set.
 
     Args:
@@ -73,7 +78,9 @@ def photograph(seed: int, identity: int, camera: int, index: int, *, height: int
     if identity > 0:
         if rng.random() < 0.08:
             _passer_by(drawing, rng)
-        draw_person(drawing, _person(seed, identity), take_pose(rng, int(rng.integers(4))), x, ground, size)
+        draw_person(
+            drawing, _person(seed, identity), take_pose(rng, int(rng.integers(4))), x, ground, size
+        )
     elif identity == 0:
         if rng.random() < 0.7:
             draw_person(drawing, dress(rng), take_pose(rng, int(rng.integers(4))), x, ground, size)
@@ -82,7 +89,10 @@ def photograph(seed: int, identity: int, camera: int, index: int, *, height: int
     elif rng.random() < 0.6:
         # A box around half a body, or around the legs only.
         size, side = rng.uniform(560, 900), rng.choice((-1, 1))
-        x, ground = 128 + side * rng.uniform(50, 120), rng.uniform(480, 480 + 0.75 * (size - 512) + 60)
+        x, ground = (
+            128 + side * rng.uniform(50, 120),
+            rng.uniform(480, 480 + 0.75 * (size - 512) + 60),
+        )
         draw_person(drawing, dress(rng), take_pose(rng, int(rng.integers(4))), x, ground, size)
     return _develop(drawing.reduced(width, height), lens, rng)
 
@@ -104,8 +114,12 @@ def _passer_by(drawing: canvas.Canvas, rng: np.random.Generator) -> None:
 
 
 def _develop(picture: np.ndarray, lens: Camera, rng: np.random.Generator) -> Image.Image:
-    """Exposure, colour cast, contrast, blur and noise on a (height, width, 3) float32 picture in 0..255."""
-    gains = np.asarray(lens.gains, np.float32) * rng.uniform(0.86, 1.10) * rng.normal(1.0, 0.02, 3).astype(np.float32)
+    """Exposure, cast, contrast, blur and noise on (height, width, 3) float32 values in 0..255."""
+    gains = (
+        np.asarray(lens.gains, np.float32)
+        * rng.uniform(0.86, 1.10)
+        * rng.normal(1.0, 0.02, 3).astype(np.float32)
+    )
     contrast = lens.contrast * rng.uniform(0.92, 1.06)
     exposed = (picture * gains - 118.0) * contrast + 118.0
     image = Image.fromarray(exposed.clip(0, 255).astype(np.uint8))

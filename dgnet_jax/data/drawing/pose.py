@@ -12,7 +12,7 @@ _TILT = 0.16
 
 @dataclass(frozen=True)
 class Pose:
-    """Angles in radians. `yaw` 0 faces the camera, pi/2 the right edge of the image, pi turns the back to it."""
+    """Angles in radians; `yaw` 0 faces the camera, pi/2 the right edge of the image, pi away."""
 
     yaw: float
     phase: float
@@ -40,7 +40,7 @@ def take_pose(rng: np.random.Generator, quarter: int) -> Pose:
 
 @dataclass(frozen=True)
 class View:
-    """The projection of body coordinates (left, up, forward; 1 = the person's height) to the canvas."""
+    """The projection of body coordinates (left, up, forward; 1 is the body's height) to pixels."""
 
     yaw: float
     x: float
@@ -75,8 +75,11 @@ class View:
 
 @dataclass(frozen=True)
 class Skeleton:
-    """Body points (3,) by side, 0 the person's left and 1 the right; `legs` hip, knee, ankle, toe; `arms` shoulder,
-    elbow, wrist, fingertips."""
+    """Joints in body coordinates by side, 0 the person's left and 1 the right.
+
+    A leg is (4, 3): hip, knee, ankle, toe. An arm is (4, 3): shoulder, elbow, wrist, fingertips.
+    `lift` is how much higher than at rest the body is, 1 being its height.
+    """
 
     legs: tuple[np.ndarray, np.ndarray]
     arms: tuple[np.ndarray, np.ndarray]
@@ -93,22 +96,32 @@ def skeleton(person: Person, pose: Pose) -> Skeleton:
     for side, offset in ((1, 0.0), (-1, np.pi)):
         phase = pose.phase + offset
         swing = pose.stride * np.sin(phase)
-        bend = 0.06 + 1.5 * pose.stride * max(0.0, np.cos(phase)) + 0.25 * pose.stride * max(0.0, -np.sin(phase))
+        bend = (
+            0.06
+            + 1.5 * pose.stride * max(0.0, np.cos(phase))
+            + 0.25 * pose.stride * max(0.0, -np.sin(phase))
+        )
         hip = np.array([side * 0.050 * person.girth, 0.52, 0.0])
         knee = hip + _hang(swing + 0.5 * bend, 0.245)
         ankle = knee + _hang(swing - 0.5 * bend, 0.235)
         pitch = 0.55 * (swing - 0.5 * bend) + 0.1
-        toe = ankle + np.array([side * 0.018, -0.030 + 0.1 * np.sin(min(pitch, 0.25)), 0.1 * np.cos(pitch)])
+        toe = ankle + np.array(
+            [side * 0.018, -0.030 + 0.1 * np.sin(min(pitch, 0.25)), 0.1 * np.cos(pitch)]
+        )
         legs.append(np.stack([hip, knee, ankle, toe]))
 
         shoulder = np.array([side * 0.098 * person.shoulders * person.girth**0.5, 0.771, 0.0])
         back_swing = -pose.arm_swing * np.sin(phase)
         elbow_angle = pose.elbows[0 if side == 1 else 1]
-        elbow = shoulder + _hang(back_swing - 0.05, 0.17) + [side * 0.17 * np.sin(pose.spread), 0, 0]
+        elbow = (
+            shoulder + _hang(back_swing - 0.05, 0.17) + [side * 0.17 * np.sin(pose.spread), 0, 0]
+        )
         forearm = _hang(back_swing + elbow_angle, 0.145)
         inward = [-side * 0.02 * max(0.0, elbow_angle - 0.5) + side * 0.008, 0, 0]
         wrist = elbow + forearm + inward
         arms.append(np.stack([shoulder, elbow, wrist, wrist + forearm * 0.36 + inward]))
     lift = 0.012 - min(min(leg[2, 1] - 0.036, leg[3, 1] - 0.008) for leg in legs)
     raised = np.array([0.0, lift, 0.0])
-    return Skeleton((legs[0] + raised, legs[1] + raised), (arms[0] + raised, arms[1] + raised), lift)
+    return Skeleton(
+        (legs[0] + raised, legs[1] + raised), (arms[0] + raised, arms[1] + raised), lift
+    )

@@ -1,6 +1,7 @@
-"""The four places where the cameras hang: a street, a park, a wall and a square, each painted once per data set."""
+"""The four places where the cameras hang: a street, a park, a wall and a square."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
@@ -9,7 +10,7 @@ from dgnet_jax.data.drawing.canvas import Colour
 from dgnet_jax.data.drawing.wardrobe import shade
 
 WIDTH, HEIGHT = 1100, 640
-"""Size of a painted place in pixels, at the scale of a canvas; an image's background is a window of it."""
+"""Size of a place in pixels of a canvas; an image's background is a window of it."""
 
 Pen = ImageDraw.ImageDraw
 
@@ -19,9 +20,13 @@ def paint(camera: int, rng: np.random.Generator) -> Image.Image:
     image = Image.new("RGB", (WIDTH, HEIGHT))
     _PLACES[camera - 1](ImageDraw.Draw(image), rng)
     grain = rng.normal(0, 5, (HEIGHT // 4, WIDTH // 4))
-    coarse = Image.fromarray((128 + grain).clip(0, 255).astype(np.uint8)).resize(image.size, Image.Resampling.BICUBIC)
+    coarse = Image.fromarray((128 + grain).clip(0, 255).astype(np.uint8)).resize(
+        image.size, Image.Resampling.BICUBIC
+    )
     speckled = np.asarray(image, np.int16) + np.asarray(coarse, np.int16)[..., None] - 128
-    return Image.fromarray(speckled.clip(0, 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(2.2))
+    return Image.fromarray(speckled.clip(0, 255).astype(np.uint8)).filter(
+        ImageFilter.GaussianBlur(2.2)
+    )
 
 
 def _gradient(pen: Pen, top: int, bottom: int, first: Colour, last: Colour) -> None:
@@ -32,13 +37,19 @@ def _gradient(pen: Pen, top: int, bottom: int, first: Colour, last: Colour) -> N
 
 
 def _paving(
-    pen: Pen, rng: np.random.Generator, horizon: int, top: int, tones: tuple[Colour, Colour], size: float, bond: float
+    pen: Pen,
+    rng: np.random.Generator,
+    horizon: int,
+    top: int,
+    tones: tuple[Colour, Colour],
+    size: float,
+    bond: float,
 ) -> None:
-    """Slabs in perspective below `top`, two tones in turn; `bond` shifts every other row by a share of a slab."""
+    """Slabs in perspective below `top`; `bond` shifts every other row by a share of a slab."""
     pen.rectangle((0, top, WIDTH, HEIGHT), fill=tones[0])
     near = HEIGHT - horizon
     distances = 0.9 + np.arange(0, 14, size * 0.6)
-    for row, (front, back) in enumerate(zip(distances[:-1], distances[1:], strict=True)):
+    for row, (front, back) in enumerate(pairwise(distances)):
         low, high = horizon + near / front, horizon + near / back
         if low < top:
             break
@@ -57,7 +68,9 @@ def _paving(
             pen.polygon(corners, fill=tone, outline=shade(tone, 0.86))
 
 
-def _foliage(pen: Pen, rng: np.random.Generator, box: tuple[int, int, int, int], colour: Colour, count: int) -> None:
+def _foliage(
+    pen: Pen, rng: np.random.Generator, box: tuple[int, int, int, int], colour: Colour, count: int
+) -> None:
     """Leaves: blobs from dark below to light above, inside a box (left, top, right, bottom)."""
     left, top, right, bottom = box
     for step in range(count):
@@ -82,15 +95,30 @@ def _bicycle(pen: Pen, x: int, ground: int, colour: Colour, size: float) -> None
         pen.ellipse(ring, outline=(48, 48, 50), width=max(3, round(6 * size)))
         for angle in np.linspace(0, np.pi, 5)[:-1]:
             reach = radius * np.array([np.cos(angle), np.sin(angle)])
-            pen.line((hub_x - reach[0], hub_y - reach[1], hub_x + reach[0], hub_y + reach[1]), fill=(150, 150, 150))
+            pen.line(
+                (hub_x - reach[0], hub_y - reach[1], hub_x + reach[0], hub_y + reach[1]),
+                fill=(150, 150, 150),
+            )
     (rear_x, hub_y), (front_x, _) = hubs
     seat, crank = (rear_x + 32 * size, hub_y - 62 * size), (rear_x + 50 * size, hub_y + 4 * size)
     head = (front_x - 18 * size, hub_y - 66 * size)
     frame = [(rear_x, hub_y), seat, head, crank, (rear_x, hub_y), crank, seat]
     pen.line(frame, fill=colour, width=max(3, round(7 * size)), joint="curve")
     pen.line([head, (front_x, hub_y)], fill=colour, width=max(3, round(7 * size)))
-    pen.line([head, (head[0] - 4 * size, head[1] - 18 * size), (head[0] + 20 * size, head[1] - 22 * size)], fill=(60, 60, 60), width=5)
-    pen.line([(seat[0] - 14 * size, seat[1] - 8), (seat[0] + 16 * size, seat[1] - 8)], fill=(40, 40, 42), width=8)
+    pen.line(
+        [
+            head,
+            (head[0] - 4 * size, head[1] - 18 * size),
+            (head[0] + 20 * size, head[1] - 22 * size),
+        ],
+        fill=(60, 60, 60),
+        width=5,
+    )
+    pen.line(
+        [(seat[0] - 14 * size, seat[1] - 8), (seat[0] + 16 * size, seat[1] - 8)],
+        fill=(40, 40, 42),
+        width=8,
+    )
 
 
 def _bench(pen: Pen, x: int, ground: int, colour: Colour) -> None:
@@ -98,7 +126,15 @@ def _bench(pen: Pen, x: int, ground: int, colour: Colour) -> None:
         pen.rectangle((leg, ground - 62, leg + 9, ground), fill=(60, 60, 62))
     for board in (124, 104, 84):
         pen.rectangle((x, ground - board, x + 200, ground - board + 14), fill=colour)
-    pen.polygon([(x - 4, ground - 62), (x + 204, ground - 62), (x + 212, ground - 46), (x - 12, ground - 46)], fill=shade(colour, 1.15))
+    pen.polygon(
+        [
+            (x - 4, ground - 62),
+            (x + 204, ground - 62),
+            (x + 212, ground - 46),
+            (x - 12, ground - 46),
+        ],
+        fill=shade(colour, 1.15),
+    )
 
 
 def _street(pen: Pen, rng: np.random.Generator) -> None:
@@ -107,8 +143,20 @@ def _street(pen: Pen, rng: np.random.Generator) -> None:
     _gradient(pen, 118, 168, (112, 148, 84), (132, 166, 96))
     pen.rectangle((0, 168, WIDTH, 184), fill=(188, 184, 176))
     _paving(pen, rng, -20, 184, ((158, 150, 146), (140, 134, 132)), 0.30, 0.5)
-    for x, colour in ((40, (60, 90, 150)), (220, (150, 52, 48)), (520, (60, 110, 80)), (700, (70, 70, 74)), (900, (190, 150, 60))):
-        _bicycle(pen, x + int(rng.integers(-20, 20)), 222 + int(rng.integers(-6, 10)), colour, float(rng.uniform(0.85, 1.0)))
+    for x, colour in (
+        (40, (60, 90, 150)),
+        (220, (150, 52, 48)),
+        (520, (60, 110, 80)),
+        (700, (70, 70, 74)),
+        (900, (190, 150, 60)),
+    ):
+        _bicycle(
+            pen,
+            x + int(rng.integers(-20, 20)),
+            222 + int(rng.integers(-6, 10)),
+            colour,
+            float(rng.uniform(0.85, 1.0)),
+        )
 
 
 def _park(pen: Pen, rng: np.random.Generator) -> None:
@@ -121,7 +169,10 @@ def _park(pen: Pen, rng: np.random.Generator) -> None:
         reach = 3 + 12 * (y - 180) / (HEIGHT - 180)
         tone = shade((116, 152, 72), float(rng.normal(1.0, 0.12)))
         pen.line((x, y, x + rng.normal(0, 2), y - reach), fill=tone, width=3)
-    pen.polygon([(0, 470), (330, 400), (760, 372), (WIDTH, 376), (WIDTH, 560), (700, 580), (0, HEIGHT)], fill=(204, 188, 156))
+    pen.polygon(
+        [(0, 470), (330, 400), (760, 372), (WIDTH, 376), (WIDTH, 560), (700, 580), (0, HEIGHT)],
+        fill=(204, 188, 156),
+    )
     pen.line([(0, 470), (330, 400), (760, 372), (WIDTH, 376)], fill=(172, 160, 128), width=5)
     for x in (110, 470, 830):
         _tree(pen, rng, x + int(rng.integers(-30, 30)), 240 + int(rng.integers(0, 50)))
@@ -139,7 +190,9 @@ def _wall(pen: Pen, rng: np.random.Generator) -> None:
     for x in (70, 430, 800):
         pen.rectangle((x, -10, x + 130, 176), fill=(226, 220, 208))
         pen.rectangle((x + 10, -10, x + 120, 166), fill=(104, 126, 142))
-        pen.polygon([(x + 10, 120), (x + 120, 20), (x + 120, 70), (x + 10, 166)], fill=(142, 162, 174))
+        pen.polygon(
+            [(x + 10, 120), (x + 120, 20), (x + 120, 70), (x + 10, 166)], fill=(142, 162, 174)
+        )
         pen.line((x + 65, -10, x + 65, 166), fill=(226, 220, 208), width=7)
     pen.rectangle((270, 90, 350, 200), fill=(236, 232, 220))
     pen.rectangle((280, 100, 340, 150), fill=(70, 128, 168))

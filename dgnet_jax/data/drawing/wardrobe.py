@@ -36,7 +36,13 @@ _TROUSERS: tuple[Colour, ...] = (
     (214, 210, 200),
     (132, 52, 58),
 )
-_SKIN: tuple[Colour, ...] = ((240, 206, 178), (226, 184, 148), (202, 152, 114), (160, 110, 76), (112, 74, 52))
+_SKIN: tuple[Colour, ...] = (
+    (240, 206, 178),
+    (226, 184, 148),
+    (202, 152, 114),
+    (160, 110, 76),
+    (112, 74, 52),
+)
 _HAIR: tuple[Colour, ...] = (
     (34, 30, 32),
     (62, 42, 32),
@@ -69,7 +75,13 @@ BAGS = ("none", "none", "backpack", "handbag", "shoulder strap")
 
 @dataclass(frozen=True)
 class Person:
-    """One identity. Lengths are factors of an average adult's; `side` is the side a bag hangs on (1 left, -1 right)."""
+    """One identity.
+
+    `stature`, `girth`, `shoulders` and `waist` are factors of an average adult's; `sleeve` is 0 for
+    none and 1 for a long one; `hem` is the height of a shirt's lower edge in body heights;
+    `lower_length` goes from 0 to 1 between the extremes of a garment; a bag is on `side`, 1 being
+    the left and -1 the right.
+    """
 
     stature: float
     girth: float
@@ -106,9 +118,12 @@ def shade(colour: Colour, factor: float) -> Colour:
 
 
 def _pick(
-    rng: np.random.Generator, palette: tuple[Colour, ...], away_from: Colour | None = None, distance: int = 150
+    rng: np.random.Generator,
+    palette: tuple[Colour, ...],
+    away_from: Colour | None = None,
+    distance: int = 150,
 ) -> Colour:
-    """A colour of the palette, slightly varied, at least `distance` from `away_from` (sum over red, green and blue)."""
+    """A colour of the palette, slightly varied, at least `distance` (summed) from `away_from`."""
     options = np.array(palette)
     if away_from is not None:
         options = options[np.abs(options - away_from).sum(axis=1) >= distance]
@@ -151,9 +166,17 @@ def dress(rng: np.random.Generator) -> Person:
     if bottom == "dress" and pattern == "jacket":
         pattern = "dots"
     lower = _pick(rng, _TROUSERS if bottom in ("trousers", "shorts") else _CLOTH, away_from=top)
-    lower_pattern = str(rng.choice(("plain", "plain", "checks", "vertical", "dots"))) if bottom == "skirt" else "plain"
+    lower_pattern = (
+        str(rng.choice(("plain", "plain", "checks", "vertical", "dots")))
+        if bottom == "skirt"
+        else "plain"
+    )
     skin = _pick(rng, _SKIN)
-    hairstyle = str(rng.choice(HAIRSTYLES if bottom in ("trousers", "shorts") else ("long", "bun", "ponytail", "short")))
+    hairstyle = str(
+        rng.choice(
+            HAIRSTYLES if bottom in ("trousers", "shorts") else ("long", "bun", "ponytail", "short")
+        )
+    )
     slender = bottom in ("skirt", "dress") or hairstyle in ("long", "bun", "ponytail")
     period = int(rng.choice((28, 36, 48)))
     cloth = weave(pattern, top, accent, period)
@@ -183,5 +206,7 @@ def dress(rng: np.random.Generator) -> Person:
         side=int(rng.choice((-1, 1))),
         print_shape=str(rng.choice(("block", "disc", "bars"))),
         cloth=cloth,
-        lower_cloth=cloth if bottom == "dress" else weave(lower_pattern, lower, shade(lower, 1.5), 40),
+        lower_cloth=cloth
+        if bottom == "dress"
+        else weave(lower_pattern, lower, shade(lower, 1.5), 40),
     )

@@ -1,0 +1,140 @@
+"""A data set in memory, and the batches of each step prepared one ahead."""
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self
+
+import jax
+import ml_collections
+import numpy as np
+
+from dgnet_jax.data.cache import ImageCache, decode
+from dgnet_jax.data.datasets import ReidDataset, load_dataset
+from dgnet_jax.data.sampling import ClassificationIndices, PairIndices
+from dgnet_jax.data.splits import Split
+from dgnet_jax.data.synthetic import draw_dataset
+from dgnet_jax.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class CachedSplit:
+    """Decoded images of a split and what is known of each.
+
+    Attributes:
+        images: (n, cache height, cache width, 3) uint8.
+        identities: (n,) int32, as in the file names.
+        cameras: (n,) int32.
+        paths: of the n files.
+    """
+
+    images: np.ndarray
+    identities: np.ndarray
+    cameras: np.ndarray
+    paths: tuple[str, ...]
+
+
+class ReidData:
+    """The splits of a data set, each decoded when first asked for."""
+
+    def __init__(self, dataset: ReidDataset, height: int, width: int) -> None:
+        self.dataset = dataset
+        self._size = height, width
+
+    @property
+    def num_identities(self) -> int:
+        """Training identities, before any broken image is left out."""
+        return self.dataset.num_train_identities
+
+    @cached_property
+    def _train_cache(self) -> ImageCache:
+        return decode(self.dataset.train, *self._size)
+
+    @property
+    def train_images(self) -> np.ndarray:
+        """(n, height, width, 3) uint8."""
+        return self._train_cache.images
+
+    @property
+    def train_labels(self) -> np.ndarray:
+        """(n,) int32 labels 0..K-1 of `train_images`."""
+        return self.dataset.train_labels[self._train_cache.kept]
+
+    @cached_property
+    def query(self) -> CachedSplit:
+        """The query images."""
+        return self._cached(self.dataset.query)
+
+    @cached_property
+    def gallery(self) -> CachedSplit:
+        """The gallery images, junk and distractors among them."""
+        return self._cached(self.dataset.gallery)
+
+    def _cached(self, split: Split) -> CachedSplit:
+        cache = decode(split, *self._size)
+        kept = split.subset(cache.kept)
+        return CachedSplit(cache.images, kept.identities, kept.cameras, kept.paths)
+
+
+def open_data(config: ml_collections.ConfigDict) -> ReidData:
+    """The data set of `config.data`; "quickstart" is drawn first, if it is not there yet.
+
+    Raises:
+        InputError: from the reader, naming what is wrong.
+    """
+    name = config.data.name
+    if name == "quickstart":
+        if not config.data.root:
+            raise InputError("--config.data.root: a folder is needed to draw the data set in")
+        if jax.process_index() == 0:
+            draw_dataset(config.data.root, **config.data.drawing)
+        if jax.process_count() > 1:
+            from jax.experimental import multihost_utils
+
+            multihost_utils.sync_global_devices("data set drawn")
+        name = "market1501"
+    dataset = load_dataset(name, config.data.root)
+    return ReidData(dataset, config.data.cache_height, config.data.cache_width)
+
+
+def gather_pairs(images: np.ndarray, indices: PairIndices) -> dict[str, np.ndarray]:
+    """Host arrays of a DG-Net step: images (batch, 4, h, w, 3) uint8, labels (batch, 2)."""
+    chosen = np.stack(
+        [indices.image_a, indices.image_b, indices.positive_a, indices.positive_b], axis=1
+    )
+    return {
+        "images": images[chosen],
+        "labels": np.stack([indices.label_a, indices.label_b], axis=1),
+    }
+
+
+def gather_labelled(images: np.ndarray, indices: ClassificationIndices) -> dict[str, np.ndarray]:
+    """Host arrays of a teacher step: images (batch, h, w, 3) uint8, labels (batch,)."""
+    return {"images": images[indices.image], "labels": indices.label}
+
+
+class Prefetch:
+    """Prepares batches on a thread, one step ahead; a context manager."""
+
+    def __init__(self, make: Callable[[int], Any]) -> None:
+        """`make(step)` returns the batch of a 0-based step, on the device."""
+        self._make = make
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
+        self._next: tuple[int, Future[Any]] | None = None
+
+    def batch(self, step: int) -> Any:
+        """The batch of `step`; starts on the next one."""
+        if self._next is not None and self._next[0] == step:
+            future = self._next[1]
+        else:
+            future = self._pool.submit(self._make, step)
+        result = future.result()
+        self._next = step + 1, self._pool.submit(self._make, step + 1)
+        return result
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._pool.shutdown(cancel_futures=True)

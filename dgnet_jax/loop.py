@@ -1,0 +1,205 @@
+"""The loop that both stages share: step, log, draw, evaluate, save, stop, go on.
+
+Step N is dispatched before the losses of step N - 1 are read, so the device never waits for the
+host. A checkpoint is written only of a state whose numbers are all finite.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from absl import logging
+
+from dgnet_jax.checkpoints import Checkpoints
+from dgnet_jax.data.pipeline import Prefetch
+from dgnet_jax.errors import DivergedError
+from dgnet_jax.parallel import to_host
+from dgnet_jax.preemption import GracefulStop
+from dgnet_jax.run_log import RunLog, check_finite
+
+Metrics = dict[str, float]
+
+
+class Stage(NamedTuple):
+    """What one stage of training does; the loop does the rest.
+
+    Attributes:
+        name: "teacher" or "dgnet": the folder of its checkpoints and its rows in the log.
+        total_steps: where it ends.
+        images_per_step: for the throughput.
+        step: the compiled (state, batch) -> (state, losses); the state is donated.
+        batch: 0-based step to a batch on the device.
+        evaluate: state to ranking metrics.
+        draw: (state, step, log) draws pictures; None for none.
+        inactive: step -> {loss: "until step N"} of the losses that do not act yet.
+        shown: losses of the progress line.
+        evaluate_every: steps; 0 evaluates only the first and the last state.
+    """
+
+    name: str
+    total_steps: int
+    images_per_step: int
+    step: Callable[[Any, Any], tuple[Any, Any]]
+    batch: Callable[[int], Any]
+    evaluate: Callable[[Any], Metrics]
+    draw: Callable[[Any, int, RunLog], None] | None
+    inactive: Callable[[int], dict[str, str]]
+    shown: tuple[str, ...]
+    evaluate_every: int
+
+
+class Stopped(Exception):
+    """The run was asked to stop and has saved its state."""
+
+    def __init__(self, signal_name: str, stage: str, step: int) -> None:
+        super().__init__(f"{signal_name}: stopped and saved at step {step} of the {stage} stage")
+        self.signal_name, self.stage, self.step = signal_name, stage, step
+
+
+def stage_directory(workdir: Path, name: str) -> Path:
+    """The folder of a stage's checkpoints."""
+    return Path(workdir) / name / "checkpoints"
+
+
+@jax.jit
+def _all_finite(state: Any) -> jax.Array:
+    return jnp.all(
+        jnp.stack(
+            [
+                jnp.isfinite(leaf).all()
+                for leaf in jax.tree.leaves(state)
+                if jnp.issubdtype(leaf.dtype, jnp.floating)
+            ]
+        )
+    )
+
+
+def _scalars(losses: Mapping[str, Any]) -> dict[str, float]:
+    """Losses on the host; a term's two directions are added."""
+    return {name: float(np.sum(value)) for name, value in to_host(dict(losses)).items()}
+
+
+def run_stage(
+    stage: Stage, state: Any, workdir: Path, config: ml_collections.ConfigDict
+) -> tuple[Any, Metrics]:
+    """Trains a stage from its last checkpoint, or from `state`, to its end.
+
+    Returns:
+        The last state and its evaluation.
+
+    Raises:
+        DivergedError: a loss or a parameter is NaN or infinite.
+        Stopped: SIGTERM or Ctrl-C, after saving.
+    """
+    settings = config.log
+    directory = stage_directory(workdir, stage.name)
+    with Checkpoints(directory, config, keep=settings.keep_checkpoints) as checkpoints:
+        start = checkpoints.latest_step()
+        if start is not None:
+            state = checkpoints.restore(state)
+            logging.info("%s: continuing from step %d", stage.name, start)
+        metrics: Metrics = (start is not None and checkpoints.metrics(start)) or {}
+        with (
+            RunLog(
+                workdir, stage.total_steps, stage=stage.name, resume_step=start, shown=stage.shown
+            ) as log,
+            GracefulStop() as stop,
+            Prefetch(stage.batch) as prefetch,
+        ):
+            return _run(stage, state, start or 0, metrics, checkpoints, log, stop, prefetch, config)
+
+
+def _run(
+    stage: Stage,
+    state: Any,
+    start: int,
+    metrics: Metrics,
+    checkpoints: Checkpoints,
+    log: RunLog,
+    stop: GracefulStop,
+    prefetch: Prefetch,
+    config: ml_collections.ConfigDict,
+) -> tuple[Any, Metrics]:
+    settings = config.log
+
+    def evaluate(done: int) -> Metrics:
+        found = stage.evaluate(state)
+        log.evaluation(done, found)
+        return found
+
+    def save(done: int, found: Metrics) -> None:
+        if not bool(_all_finite(state)):
+            last = checkpoints.latest_step()
+            raise DivergedError(
+                f"step {done}: a parameter of the {stage.name} stage is NaN or infinite; its last "
+                f"good checkpoint is of step {last}. Lower the learning rate",
+                done,
+                "parameters",
+                last,
+            )
+        checkpoints.save(done, state, found)
+
+    def read_losses(step: int, losses: Any) -> dict[str, float]:
+        values = _scalars(losses)
+        if not np.isfinite(list(values.values())).all():
+            check_finite(step + 1, values, checkpoints.latest_step())
+        return values
+
+    if not log.evaluated(start) and (start == 0 or not metrics):
+        metrics = evaluate(start)
+    if start == 0:
+        if stage.draw:
+            stage.draw(state, 0, log)
+        save(0, metrics)
+
+    pending: tuple[int, Any] | None = None
+    window_start, window_steps, waited = time.perf_counter(), 0, 0.0
+    for step in range(start, stage.total_steps):
+        asked = time.perf_counter()
+        batch = prefetch.batch(step)
+        waited += time.perf_counter() - asked
+        state, losses = stage.step(state, batch)
+        if pending is not None:
+            read_losses(*pending)
+        pending = step, losses
+        done, last = step + 1, step + 1 == stage.total_steps
+        window_steps += 1
+
+        if done % settings.every_steps == 0 or last or step == start:
+            values = read_losses(*pending)
+            pending = None
+            seconds = time.perf_counter() - window_start
+            log.train(
+                done,
+                values,
+                stage.inactive(step),
+                images_per_second=stage.images_per_step * window_steps / seconds,
+                data_share=waited / seconds,
+            )
+            window_start, window_steps, waited = time.perf_counter(), 0, 0.0
+
+        due = last or (stage.evaluate_every and done % stage.evaluate_every == 0)
+        drawing = stage.draw and (last or done % settings.image_every_steps == 0)
+        stopping = stop.should_stop(done)
+        saving = due or stopping or done % settings.checkpoint_every_steps == 0
+        if drawing or saving:
+            paused = time.perf_counter()
+            if pending is not None:
+                read_losses(*pending)
+                pending = None
+            if drawing and stage.draw:
+                stage.draw(state, done, log)
+            metrics = evaluate(done) if due and not (stopping and not last) else {}
+            if saving:
+                save(done, metrics)
+            # Pauses are no part of the throughput.
+            window_start += time.perf_counter() - paused
+        if stopping and not last:
+            checkpoints.wait()
+            raise Stopped(stop.signal_name or "signal", stage.name, done)
+    return state, metrics

@@ -1,0 +1,110 @@
+"""Pictures of a training run: reconstructions and swaps of a fixed, seeded choice of images."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from PIL import Image
+
+from dgnet_jax.data.augment import preprocess, to_uint8
+from dgnet_jax.figures import image_grid, swap_matrix
+from dgnet_jax.models import Networks
+from dgnet_jax.parallel import to_host
+from dgnet_jax.state import TrainState
+from dgnet_jax.train_step import Generator
+
+# Second word of the seed sequence of the choice, so that it is independent of other draws.
+_CHOICE = 1501
+
+
+class Swaps(NamedTuple):
+    """originals: (n, h, w, 3); swapped: (n, n, h, w, 3), [i, j] = appearance i, structure j."""
+
+    originals: np.ndarray
+    swapped: np.ndarray
+
+
+def choose_images(count: int, rows: int, seed: int) -> np.ndarray:
+    """Indices of `rows` of `count` training images, the same for every run with this seed."""
+    rng = np.random.default_rng([seed, _CHOICE])
+    return rng.choice(count, size=min(rows, count), replace=False)
+
+
+class Painter:
+    """Draws the same images at every step; compiled once."""
+
+    def __init__(
+        self, config: ml_collections.ConfigDict, networks: Networks, train_images: np.ndarray
+    ) -> None:
+        self._config = config
+        chosen = choose_images(len(train_images), config.log.image_rows, config.seed)
+        self._images = train_images[chosen]
+        generator = Generator(networks)
+
+        @jax.jit
+        def paint(state: TrainState, images: jax.Array) -> jax.Array:
+            """All n x n swaps in uint8: (n, n, height, width, 3)."""
+            images = preprocess(images, config.data.height, config.data.width)
+            variables = {"params": state.appearance, "batch_stats": state.appearance_stats}
+            codes = networks.appearance_encoder.apply(variables, images, method="features").code
+            structure = generator.structure_codes(state.generator, images[:, None])[:, 0]
+            count = len(images)
+            pairs = (count, count)
+            painted = generator.decode(
+                state.generator,
+                jnp.broadcast_to(structure[None], (*pairs, *structure.shape[1:])),
+                jnp.broadcast_to(codes[:, None], (*pairs, codes.shape[-1])),
+            )
+            return to_uint8(painted)
+
+        self._paint = paint
+
+    def swaps(self, state: TrainState) -> Swaps:
+        """Originals and all their swaps, with running statistics."""
+        return Swaps(self._images, to_host(self._paint(state, self._images)))
+
+    def pictures(self, state: TrainState, step: int) -> dict[str, Image.Image]:
+        """The grid of (input, reconstruction, swapped) and the matrix of swaps, with captions."""
+        swaps = self.swaps(state)
+        originals, swapped = swaps
+        scale = max(1, 128 // swapped.shape[-3])
+        originals = np.stack([_fit(image, swapped.shape[-3:-1]) for image in originals])
+        count = len(originals)
+        rows = []
+        for index in range(count):
+            other = (index + 1) % count
+            rows.append(
+                [
+                    originals[index],
+                    swapped[index, index],
+                    originals[other],
+                    swapped[index, other],
+                    swapped[other, index],
+                ]
+            )
+        loss = self._config.reconstruction_loss
+        grid = image_grid(
+            rows,
+            column_titles=("a", "a rebuilt", "b", "a's clothes, b's pose", "b's clothes, a's pose"),
+            caption=f"Reconstruction loss {loss}, step {step}: images a and b, a rebuilt from its "
+            "own codes, and the two swaps",
+            scale=scale,
+        )
+        matrix = swap_matrix(
+            originals,
+            originals,
+            swapped,
+            caption=f"Reconstruction loss {loss}, step {step}: appearance of the row's image on "
+            "the structure of the column's",
+            scale=scale,
+        )
+        return {"reconstruction": grid, "swaps": matrix}
+
+
+def _fit(image: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    height, width = size
+    if image.shape[:2] == (height, width):
+        return image
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))

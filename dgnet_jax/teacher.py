@@ -1,0 +1,225 @@
+"""The teacher stage: a re-ID baseline trained with cross-entropy, then frozen (dgnet.md section 1)."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+from absl import logging
+
+from dgnet_jax.checkpoints import Checkpoints
+from dgnet_jax.convert import load_backbone
+from dgnet_jax.data.augment import augment, preprocess, random_erasing
+from dgnet_jax.data.pipeline import ReidData, gather_labelled
+from dgnet_jax.data.sampling import ClassificationSampler
+from dgnet_jax.errors import InputError
+from dgnet_jax.evaluation.features import Embeddings, embed_two_views
+from dgnet_jax.evaluation.retrieval import evaluate_retrieval
+from dgnet_jax.loop import Metrics, Stage, run_stage, stage_directory
+from dgnet_jax.models import build_teacher
+from dgnet_jax.models.reid import Teacher
+from dgnet_jax.parallel import Placement
+from dgnet_jax.schedules import step_decay
+from dgnet_jax.state import Params, reid_sgd
+
+STAGE = "teacher"
+
+
+@flax.struct.dataclass
+class TeacherState:
+    """Parameters, running statistics and optimiser of the teacher; step: int32."""
+
+    step: jax.Array
+    params: Params
+    batch_stats: Params
+    optimizer: optax.OptState
+
+
+def make_optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransformation:
+    """SGD with Nesterov momentum and step decay; the backbone at a share of the head's rate."""
+    settings = config.teacher
+
+    def rate(value: float) -> optax.Schedule:
+        return step_decay(value, tuple(settings.milestones), settings.decay, settings.warmup_steps)
+
+    return reid_sgd(
+        rate(settings.learning_rate * settings.backbone_factor),
+        rate(settings.learning_rate),
+        settings.momentum,
+        settings.weight_decay,
+    )
+
+
+def init_teacher(
+    config: ml_collections.ConfigDict,
+    teacher: Teacher,
+    optimizer: optax.GradientTransformation,
+    pretrained: str = "",
+) -> TeacherState:
+    """A fresh teacher, its backbone from `pretrained` (a .safetensors file) if that is given."""
+    images = jnp.zeros((2, config.data.height, config.data.width, 3))
+    variables = jax.jit(teacher.init)(jax.random.key(config.seed), images)
+    if pretrained:
+        loaded = load_backbone(pretrained, variables)
+        log_start("the teacher", pretrained, loaded.missing)
+        variables = loaded.variables
+    return TeacherState(
+        step=jnp.zeros((), jnp.int32),
+        params=variables["params"],
+        batch_stats=variables["batch_stats"],
+        optimizer=optimizer.init(variables["params"]),
+    )
+
+
+def log_start(network: str, path: str, missing: list[str]) -> None:
+    """Says which layers of a backbone the pretrained file did not hold."""
+    if not missing:
+        logging.info("%s starts from %s", network, path)
+        return
+    logging.warning(
+        "%s starts from %s, except for %d tensors that the file lacks, which start from their "
+        "initialisation: %s",
+        network,
+        path,
+        len(missing),
+        ", ".join(missing),
+    )
+
+
+def make_step(
+    config: ml_collections.ConfigDict,
+    teacher: Teacher,
+    optimizer: optax.GradientTransformation,
+) -> Callable[[TeacherState, Any], tuple[TeacherState, dict[str, jax.Array]]]:
+    """Builds the pure step (state, {"images" uint8, "labels"}) -> (state, losses)."""
+
+    def step(state: TeacherState, batch: Any) -> tuple[TeacherState, dict[str, jax.Array]]:
+        key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+        augment_key, erase_key, dropout_key = jax.random.split(key, 3)
+        images = augment(
+            augment_key,
+            batch["images"],
+            height=config.data.height,
+            width=config.data.width,
+            pad=config.augment.pad,
+            mirror_probability=config.augment.mirror_probability,
+        )
+        if config.teacher.erasing_probability:
+            images = random_erasing(
+                erase_key,
+                images,
+                probability=config.teacher.erasing_probability,
+                area=tuple(config.augment.erasing_area),
+                aspect=config.augment.erasing_aspect,
+                attempts=config.augment.erasing_attempts,
+            )
+
+        def loss_of(params: Params) -> tuple[jax.Array, Any]:
+            output, updated = teacher.apply(
+                {"params": params, "batch_stats": state.batch_stats},
+                images,
+                use_running_average=False,
+                drop=True,
+                rngs={"dropout": dropout_key},
+                mutable=["batch_stats"],
+            )
+            loss = optax.softmax_cross_entropy_with_integer_labels(output.logits, batch["labels"])
+            correct = output.logits.argmax(-1) == batch["labels"]
+            return loss.mean(), (updated["batch_stats"], correct.mean())
+
+        (loss, (stats, accuracy)), gradient = jax.value_and_grad(loss_of, has_aux=True)(
+            state.params
+        )
+        updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
+        new_state = TeacherState(
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            batch_stats=stats,
+            optimizer=optimizer_state,
+        )
+        return new_state, {"cross_entropy": loss, "accuracy": accuracy}
+
+    return step
+
+
+def train_teacher(
+    config: ml_collections.ConfigDict, data: ReidData, workdir: Path, placement: Placement
+) -> tuple[Params, Metrics]:
+    """Trains the teacher in `workdir`, or goes on, or finds it finished.
+
+    Returns:
+        Its variables {"params", "batch_stats"}, on all devices, and its evaluation.
+    """
+    settings = config.teacher
+    placement.check_batch("teacher.batch_size", settings.batch_size)
+    teacher = build_teacher(config, data.num_identities)
+    optimizer = make_optimizer(config)
+    state = placement.put_state(init_teacher(config, teacher, optimizer, config.pretrained))
+    sampler = ClassificationSampler(data.train_labels, settings.batch_size, config.seed)
+
+    def batch(step: int) -> Any:
+        rows = sampler.batch(step).host_slice(jax.process_index(), jax.process_count())
+        return placement.put_batch(gather_labelled(data.train_images, rows))
+
+    step = jax.jit(
+        make_step(config, teacher, optimizer),
+        in_shardings=(placement.replicated, placement.sharded),
+        out_shardings=placement.replicated,
+        donate_argnums=0,
+    )
+
+    @jax.jit
+    def features(variables: Params, images: jax.Array) -> Embeddings:
+        def embed_view(view: jax.Array) -> Embeddings:
+            view = preprocess(view, config.data.height, config.data.width)
+            embedding = teacher.apply(variables, view).embedding
+            return embedding, embedding
+
+        return embed_two_views(embed_view, images)
+
+    def evaluate(state: TeacherState) -> Metrics:
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        return evaluate_retrieval(partial(features, variables), data, config, placement, alpha=0.0)
+
+    stage = Stage(
+        name=STAGE,
+        total_steps=settings.total_steps,
+        images_per_step=settings.batch_size,
+        step=step,
+        batch=batch,
+        evaluate=evaluate,
+        draw=None,
+        inactive=lambda step: {},
+        shown=("cross_entropy", "accuracy"),
+        evaluate_every=0,
+    )
+    state, metrics = run_stage(stage, state, workdir, config)
+    return {"params": state.params, "batch_stats": state.batch_stats}, metrics
+
+
+def load_teacher(
+    config: ml_collections.ConfigDict, num_identities: int, workdir: Path, placement: Placement
+) -> Params:
+    """The variables of the trained teacher in another run's work directory.
+
+    Raises:
+        InputError: there is none, it is unfinished, or of another shape than `config.teacher`.
+    """
+    directory = stage_directory(workdir, STAGE)
+    if not directory.is_dir():
+        raise InputError(
+            f"--config.teacher.checkpoint: no trained teacher in {workdir} (no {directory}); give "
+            "the work directory of a run whose teacher stage is finished, or leave it empty to "
+            "train one"
+        )
+    teacher = build_teacher(config, num_identities)
+    optimizer = make_optimizer(config)
+    state = placement.put_state(init_teacher(config, teacher, optimizer))
+    with Checkpoints(directory, read_only=True) as checkpoints:
+        state = checkpoints.restore(state)
+    return {"params": state.params, "batch_stats": state.batch_stats}

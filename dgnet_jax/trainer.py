@@ -1,0 +1,302 @@
+"""Training and evaluation of DG-Net in a work directory: the library's two front doors."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from absl import logging
+
+from dgnet_jax import workdir as work_directory
+from dgnet_jax.checkpoints import Checkpoints
+from dgnet_jax.compilation import use_compilation_cache
+from dgnet_jax.convert import load_backbone
+from dgnet_jax.data.augment import augment, preprocess, random_erasing
+from dgnet_jax.data.pipeline import ReidData, gather_pairs, open_data
+from dgnet_jax.data.sampling import PairSampler
+from dgnet_jax.errors import InputError
+from dgnet_jax.evaluation.features import Embeddings, embed_two_views
+from dgnet_jax.evaluation.retrieval import evaluate_retrieval
+from dgnet_jax.figures import save_png
+from dgnet_jax.loop import Metrics, Stage, run_stage, stage_directory
+from dgnet_jax.models import Networks, build_networks
+from dgnet_jax.parallel import Placement, place
+from dgnet_jax.run_log import RunLog
+from dgnet_jax.schedules import first_active_step
+from dgnet_jax.state import (
+    Optimizers,
+    Params,
+    TrainState,
+    create_state,
+    init_parameters,
+    make_optimizers,
+)
+from dgnet_jax.swaps import Painter
+from dgnet_jax.teacher import load_teacher, log_start, train_teacher
+from dgnet_jax.train_step import Batch, StepRandomness, make_update
+
+STAGE = "dgnet"
+# Fields that may change between a run and its continuation.
+RESUMABLE = ("total_steps", "evaluation", "log", "data.root")
+# What the progress line shows, most telling first.
+SHOWN = (
+    "self_reconstruction",
+    "adversarial",
+    "discriminator",
+    "identity",
+    "generated_identity",
+    "cycle",
+    "teacher",
+)
+
+
+def make_train_step(
+    config: ml_collections.ConfigDict, networks: Networks, optimizers: Optimizers
+) -> Callable[[TrainState, Params, Any], tuple[TrainState, dict[str, jax.Array]]]:
+    """Builds the pure step (state, teacher, {"images" uint8, "labels"}) -> (state, losses).
+
+    It augments on the device and draws all its randomness from (config.seed, state.step).
+    images: (batch, 4, rows, columns, 3), in the order of `train_step.Batch`; labels: (batch, 2).
+    """
+    update = make_update(config, networks, optimizers)
+    settings = config.augment
+
+    def step(
+        state: TrainState, teacher: Params, batch: Any
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+        augment_key, erase_key, dropout_key, coin_key = jax.random.split(key, 4)
+        images = augment(
+            augment_key,
+            batch["images"],
+            height=config.data.height,
+            width=config.data.width,
+            pad=settings.pad,
+            mirror_probability=settings.mirror_probability,
+        )
+        erased = None
+        if settings.erasing_probability:
+            erased = random_erasing(
+                erase_key,
+                images,
+                probability=settings.erasing_probability,
+                area=tuple(settings.erasing_area),
+                aspect=settings.erasing_aspect,
+                attempts=settings.erasing_attempts,
+            )
+        coin = StepRandomness(dropout_key, jax.random.bernoulli(coin_key))
+        return update(state, teacher, Batch(images, erased, batch["labels"]), coin)
+
+    return step
+
+
+def initial_state(
+    config: ml_collections.ConfigDict,
+    networks: Networks,
+    optimizers: Optimizers,
+    teacher: Params | None,
+) -> TrainState:
+    """The state at step 0: E_a's backbone from ImageNet, the teacher or scratch.
+
+    Raises:
+        InputError: `appearance.init` is unknown, or the teacher's backbone has another shape.
+    """
+    init = partial(init_parameters, networks, config.data.height, config.data.width)
+    generator, appearance, discriminator = jax.jit(init)(jax.random.key(config.seed))
+    start = config.appearance.init
+    if start == "teacher":
+        if teacher is not None:
+            appearance = _with_backbone(appearance, teacher)
+    elif start != "imagenet":
+        raise InputError(f"--config.appearance.init: {start!r} is neither 'imagenet' nor 'teacher'")
+    elif config.pretrained:
+        loaded = load_backbone(config.pretrained, appearance)
+        log_start("the appearance encoder", config.pretrained, loaded.missing)
+        appearance = loaded.variables
+    else:
+        logging.warning(
+            "E_a starts from scratch: --config.pretrained is empty. The published results start "
+            "from ImageNet weights; without them expect a far lower Rank@1 and mAP for the same "
+            "number of steps. BUILD.md says how to convert torchvision's file."
+        )
+    return jax.jit(partial(create_state, optimizers=optimizers))(
+        generator, appearance, discriminator
+    )
+
+
+def _with_backbone(appearance: dict[str, Params], teacher: Params) -> dict[str, Params]:
+    """E_a's variables with the teacher's backbone in them."""
+    result = {}
+    for collection, tree in appearance.items():
+        ours, theirs = tree["backbone"], teacher[collection]["backbone"]
+        if jax.tree.map(jnp.shape, ours) != jax.tree.map(jnp.shape, theirs):
+            raise InputError(
+                "--config.appearance.init: 'teacher' needs the same backbone in config.appearance "
+                "and config.teacher (bottleneck, stem, stage_sizes, stage_widths); only their "
+                "last_stride and pooling may differ"
+            )
+        result[collection] = {**tree, "backbone": theirs}
+    return result
+
+
+def inactive_terms(config: ml_collections.ConfigDict, step: int) -> dict[str, str]:
+    """The ramped terms that do not act at a 0-based step, and until when."""
+    reasons = {}
+    for name in ("structure_code", "appearance_code", "cycle", "teacher"):
+        first = first_active_step(config.weights[name], config.ramp.start, config.ramp.scale)
+        if first is None:
+            reasons[name] = "in this run"
+        elif step < first:
+            reasons[name] = f"until step {first + 1}"
+    return reasons
+
+
+class Evaluator:
+    """Ranks the gallery by E_a's embeddings; compiled once."""
+
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        networks: Networks,
+        data: ReidData,
+        placement: Placement,
+    ) -> None:
+        self._config, self._data, self._placement = config, data, placement
+
+        @jax.jit
+        def features(variables: Params, images: jax.Array) -> Embeddings:
+            def embed_view(view: jax.Array) -> Embeddings:
+                view = preprocess(view, config.data.height, config.data.width)
+                _, prime, fine = networks.appearance_encoder.apply(variables, view)
+                return prime.embedding, fine.embedding
+
+            return embed_two_views(embed_view, images)
+
+        self._features = features
+
+    def __call__(self, state: TrainState) -> Metrics:
+        """The metrics of a state."""
+        variables = {"params": state.appearance, "batch_stats": state.appearance_stats}
+        return evaluate_retrieval(
+            partial(self._features, variables),
+            self._data,
+            self._config,
+            self._placement,
+            alpha=self._config.evaluation.alpha,
+        )
+
+
+def get_teacher(
+    config: ml_collections.ConfigDict, data: ReidData, workdir: Path, placement: Placement
+) -> Params:
+    """The teacher's variables: from `config.teacher.checkpoint`, or trained in `workdir`."""
+    if config.teacher.checkpoint:
+        return load_teacher(config, data.num_identities, Path(config.teacher.checkpoint), placement)
+    variables, _ = train_teacher(config, data, workdir, placement)
+    return variables
+
+
+def train(config: ml_collections.ConfigDict, workdir: str | Path) -> Metrics:
+    """Trains the teacher if there is none, then DG-Net; goes on where an earlier call stopped.
+
+    Args:
+        config: from `configs/`; see `configs/base.py` for every field.
+        workdir: gets the config, checkpoints, `metrics.jsonl`, TensorBoard files and pictures.
+
+    Returns:
+        The ranking metrics of the last state, in shares of 1: rank1, rank5, rank10, mAP
+        (trapezoid, as DG-Net and the thesis report it), mAP_standard, mINP, and counts.
+
+    Raises:
+        InputError: a field, file or work directory is wrong.
+        DivergedError: a loss became NaN or infinite.
+        Stopped: SIGTERM or Ctrl-C came; the state is saved.
+    """
+    use_compilation_cache()
+    placement = place()
+    placement.check_batch("batch_size", config.batch_size)
+    data = open_data(config)
+    networks = build_networks(config, data.num_identities)
+    optimizers = make_optimizers(config)
+    train_step = make_train_step(config, networks, optimizers)
+    workdir = work_directory.prepare(workdir, config, RESUMABLE)
+    try:
+        teacher = get_teacher(config, data, workdir, placement)
+        state = placement.put_state(initial_state(config, networks, optimizers, teacher))
+        sampler = PairSampler(data.train_labels, config.batch_size, config.seed)
+
+        def batch(step: int) -> Any:
+            rows = sampler.batch(step).host_slice(jax.process_index(), jax.process_count())
+            return placement.put_batch(gather_pairs(data.train_images, rows))
+
+        compiled = jax.jit(
+            train_step,
+            in_shardings=(placement.replicated, placement.replicated, placement.sharded),
+            out_shardings=placement.replicated,
+            donate_argnums=0,
+        )
+        painter = Painter(config, networks, data.train_images)
+
+        def draw(state: TrainState, step: int, log: RunLog) -> None:
+            for name, picture in painter.pictures(state, step).items():
+                if jax.process_index() == 0:
+                    path = workdir / "pictures" / f"{name}_{step:07d}.png"
+                    save_png(picture, path, {"step": str(step), "seed": str(config.seed)})
+                    log.image(step, name, np.asarray(picture))
+
+        stage = Stage(
+            name=STAGE,
+            total_steps=config.total_steps,
+            images_per_step=2 * config.batch_size,
+            step=lambda state, batch: compiled(state, teacher, batch),
+            batch=batch,
+            evaluate=Evaluator(config, networks, data, placement),
+            draw=draw,
+            inactive=partial(inactive_terms, config),
+            shown=SHOWN,
+            evaluate_every=config.evaluation.every_steps,
+        )
+        _, metrics = run_stage(stage, state, workdir, config)
+        return metrics
+    finally:
+        work_directory.unlock(workdir)
+
+
+def evaluate(
+    config: ml_collections.ConfigDict, workdir: str | Path, step: int | None = None
+) -> Metrics:
+    """Ranks the gallery with a checkpoint of a work directory: the latest, or that of `step`.
+
+    Args:
+        config: as trained, or `workdir.load_config(workdir)`; `data` and `evaluation` may differ.
+        workdir: of a run; nothing in it is changed.
+
+    Raises:
+        InputError: there is no such run or checkpoint, or it is of another network.
+    """
+    use_compilation_cache()
+    placement = place()
+    data = open_data(config)
+    directory = stage_directory(Path(workdir), STAGE)
+    if not directory.is_dir():
+        raise InputError(
+            f"--workdir={workdir}: no checkpoints of DG-Net in it (no {directory}); train first"
+        )
+    networks = build_networks(config, data.num_identities)
+    optimizers = make_optimizers(config)
+    abstract = placement.put_state(
+        initial_state(_without_pretrained(config), networks, optimizers, None)
+    )
+    with Checkpoints(directory, read_only=True) as checkpoints:
+        state = checkpoints.restore(abstract, step)
+    return Evaluator(config, networks, data, placement)(state)
+
+
+def _without_pretrained(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    plain = config.copy_and_resolve_references()
+    plain.appearance.init = "teacher"
+    return plain
