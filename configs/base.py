@@ -8,6 +8,8 @@ take arguments after a colon, a reconstruction loss first, then flags:
 Any field can be overridden as `--config.field.name=value`.
 """
 
+from collections.abc import Callable, Mapping
+
 import ml_collections
 
 from dgnet_jax.errors import InputError
@@ -191,7 +193,9 @@ def get_config() -> ml_collections.ConfigDict:
 
 
 def apply_variant(
-    config: ml_collections.ConfigDict, variant: str, flags: dict[str, object]
+    config: ml_collections.ConfigDict,
+    variant: str,
+    flags: Mapping[str, Callable[[ml_collections.ConfigDict], None]],
 ) -> ml_collections.ConfigDict:
     """Applies the argument after a config file's colon, such as "l1_rmse,small".
 

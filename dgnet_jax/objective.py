@@ -40,18 +40,17 @@ def reconstruction(loss: Callable[[Array, Array], Array], target: Array, output:
 
 
 def discriminator_terms(
-    fake_scores: Array, real_scores: Array, real_gradient: Array, gan: GanLoss, penalty: float
+    fake_scores: Array, real_scores: Array, squared_norm: Array, gan: GanLoss, penalty: float
 ) -> Array:
     """D's loss at one scale (dgnet.md section 2, item 2): (2,).
 
     Args:
         fake_scores: (batch, 2, h, w, 1), of images without gradient.
         real_scores: the same of real images.
-        real_gradient: gradient of the sum of the real scores (nsgan: of their sigmoids) with
-            respect to the real images, (batch, 2, height, width, 3).
-        penalty: weight of the mean squared norm of that gradient.
+        squared_norm: (batch, 2), of the gradient of the sum of the real scores (nsgan: of their
+            sigmoids) with respect to each real image.
+        penalty: weight of its mean.
     """
-    squared_norm = jnp.square(real_gradient).sum((2, 3, 4))
     if gan == "lsgan":
         values = _per_direction(fake_scores**2) + _per_direction((real_scores - 1) ** 2)
     else:

@@ -142,7 +142,7 @@ def init_parameters(
     code = jnp.zeros((2, networks.appearance_encoder.code_size))
     structure_code = jnp.zeros((2, height // 4, width // 4, 8 * networks.structure_encoder.dim))
     decoder = networks.decoder.init(keys[1], structure_code, code)["params"]
-    appearance = networks.appearance_encoder.init(keys[2], images)
+    appearance = dict(networks.appearance_encoder.init(keys[2], images))
     discriminator = networks.discriminator.init(keys[3], images)["params"]
     return {"structure_encoder": structure, "decoder": decoder}, appearance, discriminator
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from dgnet_jax.data.augment import preprocess, to_uint8
 from dgnet_jax.figures import image_grid, swap_matrix
-from dgnet_jax.models import Networks
+from dgnet_jax.models import Networks, apply
 from dgnet_jax.parallel import to_host
 from dgnet_jax.state import TrainState
 from dgnet_jax.train_step import Generator
@@ -48,7 +48,7 @@ class Painter:
             """All n x n swaps in uint8: (n, n, height, width, 3)."""
             images = preprocess(images, config.data.height, config.data.width)
             variables = {"params": state.appearance, "batch_stats": state.appearance_stats}
-            codes = networks.appearance_encoder.apply(variables, images, method="features").code
+            codes = apply(networks.appearance_encoder, variables, images, method="features").code
             structure = generator.structure_codes(state.generator, images[:, None])[:, 0]
             count = len(images)
             pairs = (count, count)
@@ -68,9 +68,9 @@ class Painter:
     def pictures(self, state: TrainState, step: int) -> dict[str, Image.Image]:
         """The grid of (input, reconstruction, swapped) and the matrix of swaps, with captions."""
         swaps = self.swaps(state)
-        originals, swapped = swaps
+        swapped = swaps.swapped
         scale = max(1, 128 // swapped.shape[-3])
-        originals = np.stack([_fit(image, swapped.shape[-3:-1]) for image in originals])
+        originals = [_fit(image, swapped.shape[-3:-1]) for image in swaps.originals]
         count = len(originals)
         rows = []
         for index in range(count):

@@ -1,4 +1,4 @@
-"""The teacher stage: a re-ID baseline trained with cross-entropy, then frozen (dgnet.md section 1)."""
+"""The teacher stage: a re-ID baseline, trained with cross-entropy, then frozen (dgnet.md, 1)."""
 
 from collections.abc import Callable
 from functools import partial
@@ -21,7 +21,7 @@ from dgnet_jax.errors import InputError
 from dgnet_jax.evaluation.features import Embeddings, embed_two_views
 from dgnet_jax.evaluation.retrieval import evaluate_retrieval
 from dgnet_jax.loop import Metrics, Stage, run_stage, stage_directory
-from dgnet_jax.models import build_teacher
+from dgnet_jax.models import apply, build_teacher
 from dgnet_jax.models.reid import Teacher
 from dgnet_jax.parallel import Placement
 from dgnet_jax.schedules import step_decay
@@ -120,7 +120,8 @@ def make_step(
             )
 
         def loss_of(params: Params) -> tuple[jax.Array, Any]:
-            output, updated = teacher.apply(
+            output, updated = apply(
+                teacher,
                 {"params": params, "batch_stats": state.batch_stats},
                 images,
                 use_running_average=False,
@@ -177,7 +178,7 @@ def train_teacher(
     def features(variables: Params, images: jax.Array) -> Embeddings:
         def embed_view(view: jax.Array) -> Embeddings:
             view = preprocess(view, config.data.height, config.data.width)
-            embedding = teacher.apply(variables, view).embedding
+            embedding = apply(teacher, variables, view).embedding
             return embedding, embedding
 
         return embed_two_views(embed_view, images)

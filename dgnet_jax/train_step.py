@@ -17,7 +17,7 @@ from jax import lax
 
 from dgnet_jax import objective
 from dgnet_jax.losses import reconstruction_loss
-from dgnet_jax.models import Networks
+from dgnet_jax.models import Networks, apply
 from dgnet_jax.models.reid import AppearanceFeatures
 from dgnet_jax.schedules import ramp, ramped_weight
 from dgnet_jax.state import Optimizers, Params, TrainState
@@ -89,6 +89,36 @@ def run_if(active: Array, function: Callable[..., Any], *operands: Any) -> Any:
     return lax.cond(active, function, zeros, *operands)
 
 
+def score_and_slope(
+    score: Callable[[Array], Array], images: Array, gan: objective.GanLoss
+) -> tuple[Array, Array]:
+    """D's scores at real images, and the squared norm of their gradient for each image.
+
+    The norm's own gradient with respect to D's parameters is that of the derivative of the scores
+    along the (constant) gradient: forward over reverse, which costs one more forward pass instead
+    of a second differentiation through every transposed convolution.
+
+    Args:
+        score: images (batch, height, width, 3) to scores (batch, h, w, 1).
+        gan: "nsgan" takes the gradient of the scores' sigmoids.
+
+    Returns:
+        scores, and squared norms (batch,).
+    """
+
+    def judge(images: Array) -> tuple[Array, Array]:
+        scores = score(images)
+        judged = jax.nn.sigmoid(scores) if gan == "nsgan" else scores
+        return judged.sum((1, 2, 3)), scores
+
+    judged, pull, scores = jax.vjp(judge, images, has_aux=True)
+    (gradient,) = lax.stop_gradient(pull(jnp.ones_like(judged)))
+    squared_norm = jnp.square(gradient).sum((1, 2, 3))
+    _, along = jax.jvp(lambda x: judge(x)[0], (images,), (gradient,))
+    # The value is the norm's, to the last bit; the gradient that of twice the derivative.
+    return scores, squared_norm + 2 * (along - lax.stop_gradient(along))
+
+
 class Generator(NamedTuple):
     """The pure functions of E_s and the decoder on (batch, groups, ...) arrays."""
 
@@ -96,15 +126,20 @@ class Generator(NamedTuple):
 
     def structure_codes(self, params: Params, images: Array) -> Array:
         """E_s: (batch, groups, height, width, 3) to (batch, groups, h, w, channels)."""
-        codes = self.networks.structure_encoder.apply(
-            {"params": params["structure_encoder"]}, flatten_groups(images)
+        codes = apply(
+            self.networks.structure_encoder,
+            {"params": params["structure_encoder"]},
+            flatten_groups(images),
         )
         return split_groups(codes, images.shape[1])
 
     def decode(self, params: Params, structure: Array, appearance: Array) -> Array:
         """The decoder: structure and appearance codes, group by group, to images."""
-        images = self.networks.decoder.apply(
-            {"params": params["decoder"]}, flatten_groups(structure), flatten_groups(appearance)
+        images = apply(
+            self.networks.decoder,
+            {"params": params["decoder"]},
+            flatten_groups(structure),
+            flatten_groups(appearance),
         )
         return split_groups(images, structure.shape[1])
 
@@ -152,7 +187,8 @@ def make_update(
         """Codes and both heads' logits of the four real batches; the new running statistics."""
 
         def run(images: Array, stats: Params) -> tuple[Any, Params]:
-            output, updated = encoder.apply(
+            output, updated = apply(
+                encoder,
                 {"params": params, "batch_stats": stats},
                 flatten_groups(images),
                 groups=4,
@@ -172,24 +208,17 @@ def make_update(
         return (codes, prime_logits, fine_logits), lax.stop_gradient(stats)
 
     def discriminator_loss(params: Params, fake: Array, real: Array) -> tuple[Array, Array]:
-        variables = {"params": params}
         total = jnp.zeros(2)
         for scale in scales:
 
             def score(images: Array, scale: int = scale) -> Array:
-                return discriminator.apply(variables, images, scale, method="at_scale")
+                return apply(discriminator, {"params": params}, images, scale, method="at_scale")
 
-            fake_scores = score(flatten_groups(fake))
-            real_scores, pull = jax.vjp(score, flatten_groups(real))
-            slope = jnp.ones_like(real_scores)
-            if gan == "nsgan":
-                probability = jax.nn.sigmoid(real_scores)
-                slope = probability * (1 - probability)
-            (gradient,) = pull(slope)
+            real_scores, squared_norm = score_and_slope(score, flatten_groups(real), gan)
             total = total + objective.discriminator_terms(
-                split_groups(fake_scores, 2),
+                split_groups(score(flatten_groups(fake)), 2),
                 split_groups(real_scores, 2),
-                split_groups(gradient, 2),
+                split_groups(squared_norm, 2),
                 gan,
                 config.discriminator.gradient_penalty,
             )
@@ -200,7 +229,7 @@ def make_update(
     ) -> tuple[Array, Losses]:
         """The adversarial and the two reconstruction terms, of the six images of a step."""
         generated, own, same_identity = jnp.split(images, 3, axis=1)
-        scores = discriminator.apply({"params": discriminator_params}, flatten_groups(generated))
+        scores = apply(discriminator, {"params": discriminator_params}, flatten_groups(generated))
         terms = {
             "adversarial": objective.adversarial([split_groups(s, 2) for s in scores], gan),
             "self_reconstruction": difference(real, own),
@@ -229,7 +258,8 @@ def make_update(
         params: Params, stats: Params, generated: Array, running: bool
     ) -> tuple[AppearanceFeatures, Params]:
         """E_a's codes and pooled features of x_ba and x_ab; running statistics moved by them."""
-        features, updated = encoder.apply(
+        features, updated = apply(
+            encoder,
             {"params": params, "batch_stats": stats},
             flatten_groups(generated),
             groups=2,
@@ -243,7 +273,8 @@ def make_update(
         pooled: Array, params: Params, stats: Params, labels: Array
     ) -> tuple[Array, Losses]:
         """The frozen prime head's cross-entropy with the appearance's identity."""
-        prime, _ = encoder.apply(
+        prime, _ = apply(
+            encoder,
             {"params": params, "batch_stats": stats},
             pooled,
             groups=2,
@@ -285,7 +316,8 @@ def make_update(
 
     def teacher_targets(teacher: Params, generated: Array, labels: Array) -> Array:
         views = jnp.concatenate([generated, generated[:, :, :, ::-1]], axis=1)
-        output, _ = networks.teacher.apply(
+        output, _ = apply(
+            networks.teacher,
             teacher,
             flatten_groups(views),
             groups=4,
@@ -306,7 +338,8 @@ def make_update(
         weight: Array,
     ) -> tuple[Array, tuple[Losses, Params]]:
         """The primary- and fine-grained-feature terms on generated images."""
-        (prime, fine), updated = encoder.apply(
+        (prime, fine), updated = apply(
+            encoder,
             {"params": params, "batch_stats": stats},
             pooled,
             groups=2,

@@ -23,7 +23,7 @@ from dgnet_jax.evaluation.features import Embeddings, embed_two_views
 from dgnet_jax.evaluation.retrieval import evaluate_retrieval
 from dgnet_jax.figures import save_png
 from dgnet_jax.loop import Metrics, Stage, run_stage, stage_directory
-from dgnet_jax.models import Networks, build_networks
+from dgnet_jax.models import Networks, apply, build_networks
 from dgnet_jax.parallel import Placement, place
 from dgnet_jax.run_log import RunLog
 from dgnet_jax.schedules import first_active_step
@@ -171,7 +171,7 @@ class Evaluator:
         def features(variables: Params, images: jax.Array) -> Embeddings:
             def embed_view(view: jax.Array) -> Embeddings:
                 view = preprocess(view, config.data.height, config.data.width)
-                _, prime, fine = networks.appearance_encoder.apply(variables, view)
+                _, prime, fine = apply(networks.appearance_encoder, variables, view)
                 return prime.embedding, fine.embedding
 
             return embed_two_views(embed_view, images)

@@ -1,7 +1,9 @@
 """The networks of DG-Net as functional Flax modules."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax.numpy as jnp
 import ml_collections
 
@@ -23,6 +25,11 @@ class Networks(NamedTuple):
     appearance_encoder: AppearanceEncoder
     discriminator: Discriminator
     teacher: Teacher
+
+
+def apply(module: nn.Module, variables: Mapping[str, Any], *arguments: Any, **options: Any) -> Any:
+    """`module.apply`, whose declared type no type checker can narrow: it depends on `mutable`."""
+    return module.apply(variables, *arguments, **options)
 
 
 def compute_dtype(config: ml_collections.ConfigDict) -> jnp.dtype:

@@ -38,17 +38,15 @@ class Decoder(nn.Module):
         for index, code in enumerate(slices):
             scale = MLP(widths, dtype=self.dtype, name=f"scale_mlp_{index}")(code)
             shift = MLP(widths, dtype=self.dtype, name=f"shift_mlp_{index}")(code)
-            norms = tuple(
-                partial(adaptive_instance_norm, scale=part_scale, shift=part_shift)
-                for part_scale, part_shift in zip(
-                    jnp.split(scale, 2, axis=-1), jnp.split(shift, 2, axis=-1), strict=True
-                )
+            scales, shifts = jnp.split(scale, 2, axis=-1), jnp.split(shift, 2, axis=-1)
+            norms = (
+                partial(adaptive_instance_norm, scale=scales[0], shift=shifts[0]),
+                partial(adaptive_instance_norm, scale=scales[1], shift=shifts[1]),
             )
             x = ResidualBlock(norms, dtype=self.dtype, name=f"residual_{index}")(x)
         for index in range(2):
             channels //= 2
-            x = x.repeat(2, axis=1).repeat(2, axis=2)
-            x = Conv(channels, 5, padding=2, dtype=self.dtype, name=f"upsample_{index}")(x)
+            x = Conv(channels, 5, upsample=True, dtype=self.dtype, name=f"upsample_{index}")(x)
             x = leaky_relu(ImageLayerNorm(name=f"upsample_norm_{index}")(x))
         for index in range(2):
             conv = Conv(channels, 3, padding=1, dtype=self.dtype, name=f"refine_{index}")

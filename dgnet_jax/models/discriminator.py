@@ -48,6 +48,7 @@ class PatchDiscriminator(nn.Module):
                 size,
                 stride,
                 padding=size // 2,
+                forward_mode=True,
                 kernel_init=_normal_init,
                 dtype=self.dtype,
                 name=f"conv_{index}",
@@ -56,7 +57,11 @@ class PatchDiscriminator(nn.Module):
         identity = (lambda y: y, lambda y: y)
         for index in range(self.num_residual):
             x = ResidualBlock(
-                identity, kernel_init=_normal_init, dtype=self.dtype, name=f"residual_{index}"
+                identity,
+                forward_mode=True,
+                kernel_init=_normal_init,
+                dtype=self.dtype,
+                name=f"residual_{index}",
             )(x)
         scores = Conv(1, 1, kernel_init=_normal_init, dtype=self.dtype, name="scores")(x)
         return scores.astype(jnp.promote_types(scores.dtype, jnp.float32))

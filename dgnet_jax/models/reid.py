@@ -21,7 +21,11 @@ class HeadOutput(NamedTuple):
 
 
 class AppearanceFeatures(NamedTuple):
-    """code: (batch, parts * channels), index = channel * parts + part; pooled: (batch, channels)."""
+    """What E_a's backbone gives.
+
+    code: (batch, parts * channels), the appearance code; index = channel * parts + part.
+    pooled: (batch, channels), the input of the heads.
+    """
 
     code: jax.Array
     pooled: jax.Array
