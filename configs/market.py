@@ -39,26 +39,26 @@ def small(config: ml_collections.ConfigDict) -> None:
     config.appearance.init = "teacher"
     config.appearance.dropout_prime = config.appearance.dropout_fine = 0.2
     config.teacher.dropout = 0.2
-    # 12 epochs of Market-1501.
+    # 8 epochs of Market-1501.
     config.teacher.batch_size = 64
-    config.teacher.total_steps = 2_400
+    config.teacher.total_steps = 1_600
     config.teacher.learning_rate = 0.1
     config.teacher.backbone_factor = 1.0
     config.teacher.warmup_steps = 100
-    config.teacher.milestones = (1_600, 2_200)
+    config.teacher.milestones = (1_100, 1_450)
     config.teacher.erasing_probability = 0.0
-    config.total_steps = 2_400
-    config.ramp.start = 800
-    config.ramp.scale = 2e-3
+    config.total_steps = 1_600
+    config.ramp.start = 500
+    config.ramp.scale = 4e-3
     config.optimizer.generator_learning_rate = 5e-4
     config.optimizer.discriminator_learning_rate = 2e-4
     config.optimizer.appearance_learning_rate = 0.003
-    config.optimizer.milestones = (1_800, 2_200)
+    config.optimizer.milestones = (1_200, 1_500)
     config.evaluation.batch_size = 256
     config.evaluation.every_steps = 800
     config.log.every_steps = 20
-    config.log.image_every_steps = 400
-    config.log.checkpoint_every_steps = 400
+    config.log.image_every_steps = 200
+    config.log.checkpoint_every_steps = 200
 
 
 FLAGS = {"small": small}

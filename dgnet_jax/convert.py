@@ -6,14 +6,16 @@ ResNet-50. PyTorch keeps kernels as (out, in, rows, columns) and (out, in); here
 """
 
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
+from dgnet_jax.atomic import replacing
 from dgnet_jax.errors import InputError
 
 Network = Literal["gen", "id", "dis", "teacher", "resnet"]
@@ -247,3 +249,59 @@ def load_backbone(path: str, variables: Mapping[str, Any]) -> Loaded:
 
     filled = {collection: fill(variables[collection], (collection,)) for collection in variables}
     return Loaded(filled, missing)
+
+
+def read_pth(path: str) -> dict[str, np.ndarray]:
+    """The tensors of a PyTorch state dict file, read without executing anything in it.
+
+    Raises:
+        InputError: PyTorch is missing, or the file is not a plain state dict of tensors.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise InputError(
+            "reading .pth files needs PyTorch: pip install 'dgnet-jax[convert]' or torch"
+        ) from error
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except Exception as error:  # unpickling, zip and end-of-file errors of many kinds
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"{path}: not a PyTorch state dict that can be read safely ({first_line})"
+        ) from error
+    if not isinstance(content, Mapping) or not all(
+        isinstance(tensor, torch.Tensor) for tensor in content.values()
+    ):
+        raise InputError(
+            f"{path}: expected a state dict (names to tensors), found {type(content).__name__}; "
+            "save model.state_dict() instead of the model"
+        )
+    return {str(key): tensor.numpy() for key, tensor in content.items()}
+
+
+def main(argv: list[str]) -> None:
+    """`python -m dgnet_jax.convert FILE.pth OUT.safetensors`: torchvision's ResNet-50."""
+    if len(argv) != 2:
+        raise SystemExit("usage: python -m dgnet_jax.convert FILE.pth OUT.safetensors")
+    source, target = argv
+    try:
+        tensors = read_pth(source)
+        known = {key: tensor for key, tensor in tensors.items() if locate("resnet", key)}
+        if not known:
+            raise InputError(
+                f"{source}: no tensor of torchvision's ResNet in it (its first keys: "
+                f"{', '.join(list(tensors)[:3])})"
+            )
+    except InputError as error:
+        raise SystemExit(f"error: {error}") from error
+    with replacing(target) as temporary:
+        save_file({key: np.ascontiguousarray(tensor) for key, tensor in known.items()}, temporary)
+    unused = [key for key in tensors if key not in known]
+    print(f"{target}: {len(known)} tensors; left out, not used here: {', '.join(unused) or 'none'}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

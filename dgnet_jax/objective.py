@@ -87,7 +87,8 @@ def teacher_labels(
         appearance, structure: the source identities, (batch, 2).
     """
     identities = logits.shape[-1]
-    both = jax.nn.softmax(logits) + jax.nn.softmax(mirrored_logits)
+    # In logarithms, so that a share that is 0 in float32 can still be renormalised.
+    both = jnp.logaddexp(jax.nn.log_softmax(logits), jax.nn.log_softmax(mirrored_logits))
     if style == 1:
         labels = jax.nn.one_hot(both.argmax(-1), identities, dtype=both.dtype)
     elif style == 2:
@@ -98,8 +99,8 @@ def teacher_labels(
         if style == 4:
             index = jnp.arange(identities)
             sources = (index == appearance[..., None]) | (index == structure[..., None])
-            both = jnp.where(sources, both, 0)
-        labels = both / both.sum(-1, keepdims=True)
+            both = jnp.where(sources, both, -jnp.inf)
+        labels = jax.nn.softmax(both)
     return jax.lax.stop_gradient(labels)
 
 
