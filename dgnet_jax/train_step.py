@@ -444,6 +444,8 @@ def make_update(
         new_stats = jax.tree.map(
             lambda taught, plain: jnp.where(teacher_active, taught, plain), taught_stats, stats
         )
+        if "appearance_encoder" in config.freeze:
+            new_stats = state.appearance_stats
 
         # Pull everything back: through the frozen E_a to the images, through the generator,
         # and to E_a's parameters.

@@ -1,10 +1,12 @@
 """The two re-ID networks: the appearance encoder E_a and the teacher (dgnet.md section 1)."""
 
+from functools import partial
 from typing import Literal, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from dgnet_jax.models.resnet import GroupedBatchNorm, ResNet
 
@@ -34,12 +36,23 @@ class AppearanceFeatures(NamedTuple):
 def pool_parts(x: jax.Array, parts: int, pooling: Pooling) -> jax.Array:
     """Adaptive pooling of (batch, h, w, c) to `parts` horizontal stripes: (batch, parts, c)."""
     height = x.shape[1]
-    reduce = jnp.max if pooling == "max" else jnp.mean
-    stripes = [
-        reduce(x[:, part * height // parts : -(-(part + 1) * height // parts)], axis=(1, 2))
-        for part in range(parts)
-    ]
+    reduce = _largest if pooling == "max" else partial(jnp.mean, axis=1)
+    stripes = []
+    for part in range(parts):
+        stripe = x[:, part * height // parts : -(-(part + 1) * height // parts)]
+        stripes.append(reduce(stripe.reshape(x.shape[0], -1, x.shape[-1])))
     return jnp.stack(stripes, axis=1)
+
+
+def _largest(x: jax.Array) -> jax.Array:
+    """The maximum over axis 1 of (batch, n, c), whose gradient goes to the first of its places.
+
+    jnp.max finds the places again by comparing with the result. Where XLA computes x twice, rounded
+    differently, none is equal, and the gradient is 0 / 0.
+    """
+    place = jnp.argmax(lax.stop_gradient(x), axis=1, keepdims=True)
+    chosen = jnp.arange(x.shape[1])[:, None] == place
+    return jnp.where(chosen, x, 0).sum(1)
 
 
 class ReidHead(nn.Module):

@@ -63,8 +63,14 @@ class GroupedBatchNorm(nn.Module):
 def max_pool(x: jax.Array) -> jax.Array:
     """3x3 max pooling, stride 2, padding 1: torchvision's stem.
 
-    Written as maxima of slices, whose gradient is much faster on a CPU than reduce_window's.
+    Written as maxima of slices, whose gradient is much faster on a CPU than reduce_window's; and by
+    selection, since the gradient of jnp.maximum compares with the result, and is lost where XLA
+    computes that twice, rounded differently.
     """
+
+    def larger(first: jax.Array, second: jax.Array) -> jax.Array:
+        return jnp.where(first >= second, first, second)
+
     for axis in (1, 2):
         outputs = (x.shape[axis] - 1) // 2 + 1
         pad = [(0, 0, 0)] * x.ndim
@@ -74,7 +80,7 @@ def max_pool(x: jax.Array) -> jax.Array:
             lax.slice_in_dim(padded, offset, offset + 2 * outputs - 1, 2, axis)
             for offset in range(3)
         )
-        x = jnp.maximum(jnp.maximum(first, second), third)
+        x = larger(larger(first, second), third)
     return x
 
 
