@@ -5,6 +5,7 @@ python launch.py --config=configs/quickstart.py:l1_rmse --workdir=runs/quickstar
 python launch.py --mode=evaluate --workdir=runs/l1_rmse
 """
 
+import logging as python_logging
 import sys
 
 import jax
@@ -18,7 +19,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run.", requir
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "What to do.")
 _STEP = flags.DEFINE_integer("step", None, "--mode=evaluate: which checkpoint; default the last.")
 _DISTRIBUTED = flags.DEFINE_bool(
-    "distributed", False, "One of several processes; Slurm, TPU pods and MPI are detected."
+    "distributed", False, "One of several processes; Slurm, TPU pods and MPI tell which one."
 )
 _COORDINATOR = flags.DEFINE_string("coordinator_address", None, "host:port of process 0.")
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes of the run.")
@@ -40,6 +41,10 @@ def main(argv: list[str]) -> None:
         if _MODE.value == "train":
             raise app.UsageError("--config is missing, such as --config=configs/market.py:l1_rmse")
         config = workdir.load_config(_WORKDIR.value)
+    try:
+        config.lock()
+    except OSError as error:  # a config file that is not there is first told here
+        raise InputError(f"--config: {error}") from error
     if _MODE.value == "train":
         metrics = trainer.train(config, _WORKDIR.value)
     else:
@@ -61,6 +66,20 @@ def run(argv: list[str]) -> None:
         sys.exit(143 if stopped.signal_name == "SIGTERM" else 130)
 
 
+def parse_flags(argv: list[str]) -> list[str]:
+    """absl's parser; wrong fields and variants of a config are told without a traceback."""
+    try:
+        return flags.FLAGS(argv)
+    except AttributeError as error:
+        sys.exit(f"error: --config has no such field: {error}. configs/base.py lists all")
+    except (flags.Error, OSError, KeyError, TypeError, ValueError) as error:
+        # config_flags passes the error of a config file on as the text of its traceback.
+        _, found, message = str(error).rpartition(f"{InputError.__name__}: ")
+        sys.exit(f"error: {message.strip() if found else error}")
+
+
 if __name__ == "__main__":
     logging.set_verbosity(logging.INFO)
-    app.run(run)
+    # It reports every kind of device that the machine does not have.
+    python_logging.getLogger("jax._src.xla_bridge").setLevel(python_logging.WARNING)
+    app.run(run, flags_parser=parse_flags)
