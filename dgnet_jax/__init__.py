@@ -5,8 +5,21 @@ metrics = dgnet_jax.train(config, "runs/mine")
 metrics = dgnet_jax.evaluate(config, "runs/mine")
 """
 
-from dgnet_jax.losses import reconstruction_loss
-from dgnet_jax.trainer import evaluate, train
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dgnet_jax.losses import reconstruction_loss
+    from dgnet_jax.trainer import evaluate, train
 
 __all__ = ["evaluate", "reconstruction_loss", "train"]
 __version__ = "0.1.0"
+
+_HOMES = {"evaluate": "trainer", "reconstruction_loss": "losses", "train": "trainer"}
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when asked for: a data tool or a converter does not wait for the training code.
+    if name not in _HOMES:
+        raise AttributeError(f"module 'dgnet_jax' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"dgnet_jax.{_HOMES[name]}"), name)

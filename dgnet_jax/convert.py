@@ -268,9 +268,9 @@ def read_pth(path: str) -> dict[str, np.ndarray]:
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
     except Exception as error:  # unpickling, zip and end-of-file errors of many kinds
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"{path}: not a PyTorch state dict that can be read safely ({first_line})"
+            f"{path}: not a PyTorch state dict that can be read without executing code in it "
+            f"({type(error).__name__}); save model.state_dict() with torch.save"
         ) from error
     if not isinstance(content, Mapping) or not all(
         isinstance(tensor, torch.Tensor) for tensor in content.values()

@@ -55,6 +55,11 @@ def tiny_config(fields: dict[str, Any] | None = None) -> ml_collections.ConfigDi
     return config
 
 
+def get_config() -> ml_collections.ConfigDict:
+    """For `launch.py --config=tests/tiny.py`."""
+    return tiny_config()
+
+
 def _filled(shapes: Any, seed: int) -> Any:
     """Variables like those of a trained network, without compiling an initialisation."""
     rng = np.random.default_rng(seed)

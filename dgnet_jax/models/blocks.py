@@ -143,24 +143,28 @@ def _output_size(size: int, kernel: int, stride: int, dilation: int) -> int:
     return (size - dilation * (kernel - 1) - 1) // stride + 1
 
 
-@partial(jax.checkpoint, static_argnums=(2, 3))
 def _convolve_by_matmuls(x: Array, kernel: Array, stride: int, dilation: int) -> Array:
-    """A sum of one matmul for each tap: XLA's CPU backend has no fast float64 convolution."""
+    """A sum of one matmul for each tap: XLA's CPU backend has no fast float64 convolution.
+
+    The taps are a loop, and recomputed in the gradient, to keep compilation and memory small.
+    """
     rows, columns = kernel.shape[:2]
+    batch, _, _, channels = x.shape
     height = _output_size(x.shape[1], rows, stride, dilation)
     width = _output_size(x.shape[2], columns, stride, dilation)
+    reach = (batch, (height - 1) * stride + 1, (width - 1) * stride + 1, channels)
 
-    def tap(row: int, column: int) -> Array:
-        top, left = row * dilation, column * dilation
-        taken = x[
-            :,
-            top : top + (height - 1) * stride + 1 : stride,
-            left : left + (width - 1) * stride + 1 : stride,
-        ]
-        return lax.dot_general(taken, kernel[row, column], (((3,), (0,)), ((), ())))
+    @jax.checkpoint
+    def add_tap(total: Array, tap: tuple[Array, Array]) -> tuple[Array, None]:
+        index, weights = tap
+        corner = (0, index // columns * dilation, index % columns * dilation, 0)
+        taken = lax.dynamic_slice(x, corner, reach)[:, ::stride, ::stride]
+        return total + lax.dot_general(taken, weights, (((3,), (0,)), ((), ()))), None
 
-    taps = [tap(row, column) for row in range(rows) for column in range(columns)]
-    return sum(taps[1:], taps[0])
+    start = jnp.zeros((batch, height, width, kernel.shape[-1]), x.dtype)
+    taps = (jnp.arange(rows * columns), kernel.reshape(-1, *kernel.shape[2:]))
+    total, _ = lax.scan(add_tap, start, taps)
+    return total
 
 
 def upsample_convolve(x: Array, kernel: Array) -> Array:

@@ -1,0 +1,131 @@
+"""Training runs of `launch.py` with the tiny configuration, each in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dgnet_jax.data.synthetic import draw_dataset
+
+REPOSITORY = Path(__file__).parents[1]
+# Numbers of a row that differ from run to run.
+TIMES = ("images_per_second", "data_share")
+PATIENCE = 300
+
+
+def tiny_data(factory: pytest.TempPathFactory) -> Path:
+    """A drawn data set of five training people, made once a session."""
+    root = factory.getbasetemp() / "people" / "data"
+    draw_dataset(
+        root,
+        train_identities=5,
+        test_identities=3,
+        images_per_identity_camera=2,
+        distractors=2,
+        junk=2,
+        height=32,
+        width=16,
+    )
+    return root
+
+
+class Run(subprocess.Popen):
+    """A process whose standard error goes to a file."""
+
+    def __init__(self, arguments: list[str], log: Path, environment: dict[str, str]) -> None:
+        self.log = log
+        with log.open("w") as stream:
+            super().__init__(
+                [sys.executable, "launch.py", *arguments],
+                cwd=REPOSITORY,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+            )
+
+    def said(self) -> str:
+        """What it has printed so far."""
+        return self.log.read_text(errors="replace")
+
+    def end(self) -> int:
+        """Waits for its end."""
+        try:
+            return self.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"still running after {PATIENCE} s:\n{self.said()}") from None
+
+    def wait_until(self, happened: Callable[[], bool]) -> None:
+        """Returns as soon as something has happened; fails if the process ends before it."""
+        deadline = time.monotonic() + PATIENCE
+        while not happened():
+            assert self.poll() is None, f"ended with {self.returncode}:\n{self.said()}"
+            assert time.monotonic() < deadline, f"nothing happened:\n{self.said()}"
+            time.sleep(0.005)
+
+
+class Launcher:
+    """Starts runs that share a compilation cache, so that all but the first start at once."""
+
+    def __init__(self, factory: pytest.TempPathFactory) -> None:
+        self.data = tiny_data(factory)
+        self._cache = factory.getbasetemp() / "compiled"
+        self._logs = factory.mktemp("logs")
+        self._count = 0
+
+    def start(
+        self,
+        workdir: Path,
+        *flags: str,
+        devices: int = 1,
+        config: str | None = "tests/tiny.py",
+        environment: dict[str, str] | None = None,
+    ) -> Run:
+        """Starts launch.py; `flags` come last."""
+        self._count += 1
+        arguments = [f"--workdir={workdir}"]
+        if config is not None:
+            arguments += [f"--config={config}", f"--config.data.root={self.data}"]
+        variables = {
+            **os.environ,
+            "JAX_PLATFORMS": "cpu",
+            "JAX_COMPILATION_CACHE_DIR": str(self._cache),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+            "XLA_FLAGS": "--xla_backend_optimization_level=0 "
+            f"--xla_force_host_platform_device_count={devices}",
+            **(environment or {}),
+        }
+        log = self._logs / f"{self._count}.txt"
+        return Run([*arguments, *flags], log, variables)
+
+    def finish(self, workdir: Path, *flags: str, **options: Any) -> Run:
+        """Runs to the end, which has to be a good one."""
+        run = self.start(workdir, *flags, **options)
+        assert run.end() == 0, run.said()
+        return run
+
+
+def rows(workdir: Path) -> dict[tuple[str, str, int], dict[str, float]]:
+    """The rows of metrics.jsonl by kind, stage and step, without what differs from run to run."""
+    found = {}
+    for line in (workdir / "metrics.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        key = row.pop("kind"), row.pop("stage"), row.pop("step")
+        assert key not in found, f"{key} is in the log twice"
+        found[key] = {name: value for name, value in row.items() if name not in TIMES}
+    return found
+
+
+def saved_steps(workdir: Path, stage: str) -> list[int]:
+    """The complete checkpoints of a stage."""
+    folder = workdir / stage / "checkpoints"
+    if not folder.is_dir():
+        return []
+    return sorted(int(entry.name) for entry in folder.iterdir() if entry.name.isdigit())

@@ -1,0 +1,100 @@
+"""Any number of devices and processes trains as one device does."""
+
+import socket
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from processes import Launcher, rows
+from tiny import IDENTITIES, tiny_config, tiny_state
+
+from dgnet_jax.checkpoints import Checkpoints
+from dgnet_jax.errors import InputError
+from dgnet_jax.models import build_networks
+from dgnet_jax.parallel import place
+from dgnet_jax.state import TrainState, make_optimizers
+
+STEPS = 5
+FLAGS = (f"--config.total_steps={STEPS}", "--config.teacher.total_steps=3")
+
+
+@pytest.fixture(scope="module")
+def launcher(tmp_path_factory) -> Launcher:
+    return Launcher(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def one_device(launcher, tmp_path_factory) -> Path:
+    workdir = tmp_path_factory.mktemp("one")
+    launcher.finish(workdir, *FLAGS)
+    return workdir
+
+
+def last_state(workdir: Path) -> TrainState:
+    config = tiny_config()
+    networks = build_networks(config, IDENTITIES)
+    like = tiny_state(networks, make_optimizers(config), 0)
+    with Checkpoints(workdir / "dgnet" / "checkpoints", read_only=True) as checkpoints:
+        return checkpoints.restore(like, STEPS)
+
+
+def assert_same_training(one: Path, several: Path) -> None:
+    """Losses to 1e-4, metrics of the ranking, and every tensor to a thousandth of its norm."""
+    expected, found = rows(one), rows(several)
+    assert found.keys() == expected.keys()
+    assert {step for kind, stage, step in found if (kind, stage) == ("train", "dgnet")} == set(
+        range(1, STEPS + 1)
+    )
+    for key, row in expected.items():
+        tolerance = 1e-4 if key[0] == "train" else 1e-2
+        assert found[key] == pytest.approx(row, rel=tolerance, abs=1e-6), key
+    states = last_state(one), last_state(several)
+    for name in ("generator", "appearance", "appearance_stats", "discriminator"):
+        leaves = zip(*(jax.tree.leaves(getattr(state, name)) for state in states), strict=True)
+        for ours, theirs in leaves:
+            ours, theirs = np.asarray(ours), np.asarray(theirs)
+            # A bias in front of an instance norm has no gradient but rounding, which Adam scales
+            # up to its full rate of 1e-4.
+            rounding = 1e-4 * STEPS * np.sqrt(ours.size) if np.linalg.norm(ours) < 1e-2 else 0
+            difference = np.linalg.norm(ours - theirs)
+            assert difference <= 1e-3 * np.linalg.norm(ours) + rounding
+
+
+@pytest.mark.slow
+def test_eight_devices_of_one_process_train_as_one_does(launcher, one_device, tmp_path):
+    launcher.finish(tmp_path / "eight", *FLAGS, devices=8)
+    assert_same_training(one_device, tmp_path / "eight")
+
+
+@pytest.mark.slow
+def test_two_processes_of_two_devices_train_as_one_does(launcher, one_device, tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    flags = (*FLAGS, f"--coordinator_address=localhost:{port}", "--num_processes=2")
+    runs = [
+        launcher.start(tmp_path / "two", *flags, f"--process_id={index}", devices=2)
+        for index in range(2)
+    ]
+    assert [run.end() for run in runs] == [0, 0], runs[0].said() + runs[1].said()
+    assert_same_training(one_device, tmp_path / "two")
+    # The table is the first process's to print.
+    assert ["Rank@1" in run.said() for run in runs] == [True, False]
+
+
+@pytest.mark.parametrize("size", [0, -8])
+def test_a_batch_has_to_divide_over_the_devices(size):
+    with pytest.raises(InputError, match="--config.batch_size: a batch of"):
+        place().check_batch("batch_size", size)
+
+
+@pytest.mark.slow
+def test_a_batch_that_does_not_divide_is_refused_before_anything_starts(launcher, tmp_path):
+    run = launcher.start(tmp_path / "new", "--config.batch_size=6", devices=8)
+    assert run.end() == 1
+    assert run.said().splitlines()[-1] == (
+        "error: --config.batch_size: a batch of 6 does not divide over 8 devices; "
+        "use a multiple of 8"
+    )
+    assert not (tmp_path / "new").exists()
