@@ -177,7 +177,7 @@ def get_config() -> ml_collections.ConfigDict:
     evaluation.batch_size = 64
     # Score = prime . prime + alpha * fine . fine.
     evaluation.alpha = 0.5
-    # Steps between evaluations; 0: only before the first and after the last step.
+    # Steps between evaluations; 0: only before the first and after the last step; -1: none.
     evaluation.every_steps = 10_000
 
     log = config.log = ml_collections.ConfigDict()

@@ -38,7 +38,7 @@ class Stage(NamedTuple):
         draw: (state, step, log) draws pictures; None for none.
         inactive: step -> {loss: "until step N"} of the losses that do not act yet.
         shown: losses of the progress line.
-        evaluate_every: steps; 0 evaluates only the first and the last state.
+        evaluate_every: steps; 0 evaluates only the first and the last state, -1 none.
     """
 
     name: str
@@ -128,6 +128,8 @@ def _run(
     settings = config.log
 
     def evaluate(done: int) -> Metrics:
+        if stage.evaluate_every < 0:
+            return {}
         found = stage.evaluate(state)
         log.evaluation(done, found)
         return found
@@ -183,7 +185,7 @@ def _run(
             )
             window_start, window_steps, waited = time.perf_counter(), 0, 0.0
 
-        due = last or (stage.evaluate_every and done % stage.evaluate_every == 0)
+        due = last or (stage.evaluate_every > 0 and done % stage.evaluate_every == 0)
         drawing = stage.draw and (last or done % settings.image_every_steps == 0)
         stopping = stop.should_stop(done)
         saving = due or stopping or done % settings.checkpoint_every_steps == 0

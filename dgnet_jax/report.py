@@ -8,6 +8,8 @@ from tabulate import tabulate
 
 def table(metrics: Mapping[str, float], config: ml_collections.ConfigDict) -> str:
     """The ranking metrics in percent, and what they were measured on."""
+    if not metrics:
+        return "not evaluated: config.evaluation.every_steps is negative"
     columns = {
         "Rank@1": "rank1",
         "Rank@5": "rank5",

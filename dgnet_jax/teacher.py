@@ -197,7 +197,7 @@ def train_teacher(
         draw=None,
         inactive=lambda step: {},
         shown=("cross_entropy", "accuracy"),
-        evaluate_every=0,
+        evaluate_every=min(config.evaluation.every_steps, 0),
     )
     state, metrics = run_stage(stage, state, workdir, config)
     return {"params": state.params, "batch_stats": state.batch_stats}, metrics
