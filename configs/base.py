@@ -8,6 +8,7 @@ take arguments after a colon, a reconstruction loss first, then flags:
 Any field can be overridden as `--config.field.name=value`.
 """
 
+import difflib
 from collections.abc import Callable, Mapping
 
 import ml_collections
@@ -215,9 +216,11 @@ def apply_variant(
             canonical_expression(word)
             config.reconstruction_loss = word
         else:
-            known = ", ".join(sorted(flags)) or "none"
+            near = difflib.get_close_matches(word, flags, n=1)
+            hint = f"; the nearest is {near[0]!r}" if near else ""
             raise InputError(
-                f"--config: unknown flag {word!r} after the colon. Known flags: {known}. "
+                f"--config: unknown flag {word!r} after the colon{hint}. Known flags: "
+                f"{', '.join(sorted(flags)) or 'none'}. "
                 "The reconstruction loss comes first, flags after it: 'l1_rmse,small'."
             )
     return config

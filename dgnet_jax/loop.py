@@ -152,7 +152,13 @@ def _run(
             check_finite(step + 1, values, checkpoints.latest_step())
         return values
 
-    if not log.evaluated(start) and (start == 0 or not metrics):
+    def due(done: int) -> bool:
+        every = stage.evaluate_every
+        return done in (0, stage.total_steps) or (every > 0 and done % every == 0)
+
+    # A stop at a step that was due left its evaluation out; a finished stage has one to return.
+    finished = start >= stage.total_steps
+    if not metrics and (finished or (due(start) and not log.evaluated(start))):
         metrics = evaluate(start)
     if start == 0:
         if stage.draw:
@@ -185,10 +191,9 @@ def _run(
             )
             window_start, window_steps, waited = time.perf_counter(), 0, 0.0
 
-        due = last or (stage.evaluate_every > 0 and done % stage.evaluate_every == 0)
         drawing = stage.draw and (last or done % settings.image_every_steps == 0)
         stopping = stop.should_stop(done)
-        saving = due or stopping or done % settings.checkpoint_every_steps == 0
+        saving = due(done) or stopping or done % settings.checkpoint_every_steps == 0
         if drawing or saving:
             paused = time.perf_counter()
             if pending is not None:
@@ -196,7 +201,7 @@ def _run(
                 pending = None
             if drawing and stage.draw:
                 stage.draw(state, done, log)
-            metrics = evaluate(done) if due and not (stopping and not last) else {}
+            metrics = evaluate(done) if due(done) and not (stopping and not last) else {}
             if saving:
                 save(done, metrics)
             # Pauses are no part of the throughput.

@@ -26,6 +26,7 @@ from dgnet_jax.models.reid import Teacher
 from dgnet_jax.parallel import Placement
 from dgnet_jax.schedules import step_decay
 from dgnet_jax.state import Params, reid_sgd
+from dgnet_jax.workdir import load_config
 
 STAGE = "teacher"
 
@@ -223,4 +224,10 @@ def load_teacher(
     state = placement.put_state(init_teacher(config, teacher, optimizer))
     with Checkpoints(directory, read_only=True) as checkpoints:
         state = checkpoints.restore(state)
+    done, planned = int(state.step), load_config(workdir).teacher.total_steps
+    if done < planned:
+        raise InputError(
+            f"--config.teacher.checkpoint: the teacher in {workdir} is unfinished, at step {done} "
+            f"of {planned}; run its training to the end first"
+        )
     return {"params": state.params, "batch_stats": state.batch_stats}

@@ -131,6 +131,34 @@ def test_parts_of_an_indivisible_height_overlap_as_in_adaptive_pooling(float64, 
     np.testing.assert_allclose(pool_parts(jnp.asarray(x), 4, pooling), expected, rtol=1e-12)
 
 
+def test_the_gradient_of_a_maximum_goes_to_its_first_place_alone(float64):
+    x = draw(2, 4, 3, 5).round(1)
+    x[0, :2, :, 0] = 0.7
+    weights = draw(2, 2, 5, seed=1)
+    gradient = jax.grad(lambda x: (weights * pool_parts(x, 2, "max")).sum())(jnp.asarray(x))
+    expected = np.zeros_like(x)
+    for image, part, channel in np.ndindex(2, 2, 5):
+        stripe = x[image, 2 * part : 2 * part + 2, :, channel]
+        row, column = np.unravel_index(stripe.argmax(), stripe.shape)
+        expected[image, 2 * part + row, column, channel] = weights[image, part, channel]
+    np.testing.assert_array_equal(gradient, expected)
+
+
+def test_the_gradient_of_max_pooling_goes_to_one_place_of_each_window(float64):
+    x = jnp.asarray(draw(1, 5, 4, 2))
+    flat = jnp.ones((1, 6, 6, 1))
+    assert jax.grad(lambda x: max_pool(x).sum())(flat).sum() == 9
+    found = jax.grad(lambda x: (jnp.arange(1, 13).reshape(1, 3, 2, 2) * max_pool(x)).sum())(x)
+    expected, padded = np.zeros((1, 7, 6, 2)), np.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)], "edge")
+    padded[:, [0, -1]], padded[:, :, [0, -1]] = -np.inf, -np.inf
+    for row, column, channel in np.ndindex(3, 2, 2):
+        window = padded[0, 2 * row : 2 * row + 3, 2 * column : 2 * column + 3, channel]
+        i, j = np.unravel_index(window.argmax(), window.shape)
+        weight = 1 + (row * 2 + column) * 2 + channel
+        expected[0, 2 * row + i, 2 * column + j, channel] += weight
+    np.testing.assert_array_equal(found, expected[:, 1:-1, 1:-1])
+
+
 class PassThrough(nn.Module):
     """A backbone that takes the last feature map for its images."""
 

@@ -1,6 +1,7 @@
-"""A run that is killed, stopped or wrongly started again, each for real, in a process of its own."""
+"""A run that is killed, stopped or wrongly started, each for real, in a process of its own."""
 
 import re
+import shutil
 import signal
 from pathlib import Path
 
@@ -183,14 +184,13 @@ def test_a_teacher_of_nowhere_is_refused(launcher, tmp_path):
 
 
 def test_an_unfinished_teacher_is_refused(launcher, uninterrupted, tmp_path):
-    flags = (
-        *FLAGS,
-        f"--config.teacher.checkpoint={uninterrupted}",
-        f"--config.teacher.total_steps={2 * TEACHER_STEPS}",
-    )
-    run = launcher.start(tmp_path / "new", *flags)
+    other = tmp_path / "other"
+    shutil.copytree(uninterrupted / "teacher", other / "teacher")
+    shutil.copy(uninterrupted / work_directory.CONFIG_FILE, other)
+    shutil.rmtree(other / "teacher" / "checkpoints" / str(TEACHER_STEPS))
+    run = launcher.start(tmp_path / "new", *FLAGS, f"--config.teacher.checkpoint={other}")
     assert run.end() == 1
-    assert f"step {TEACHER_STEPS} of {2 * TEACHER_STEPS}" in run.said()
+    assert f"the teacher in {other} is unfinished, at step 9 of {TEACHER_STEPS}" in run.said()
 
 
 @pytest.mark.parametrize(
