@@ -53,6 +53,12 @@ LOSSES = {
 }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def room() -> None:
+    """The float64 step takes 17 GiB: programs compiled by other tests make room."""
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="module")
 def reference(shared: Path) -> Reference:
     folder = shared / "reference"
