@@ -95,7 +95,9 @@ def test_the_saved_state_is_that_of_the_call_though_its_buffers_are_donated_and_
         for value in restored.values():
             np.testing.assert_array_equal(value, expected)
         del restored["host"]
-        np.testing.assert_array_equal(advance(restored)["a"], jax.jit(lambda x: 3 * x + 1)(expected))
+        np.testing.assert_array_equal(
+            advance(restored)["a"], jax.jit(lambda x: 3 * x + 1)(expected)
+        )
 
 
 def test_restoring_follows_the_shardings_of_the_given_state(tmp_path):
