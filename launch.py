@@ -3,6 +3,9 @@
 python launch.py --config=configs/market.py:l1_rmse --config.data.root=DIR --workdir=runs/l1_rmse
 python launch.py --config=configs/quickstart.py:l1_rmse --workdir=runs/quickstart
 python launch.py --mode=evaluate --workdir=runs/l1_rmse
+python launch.py --mode=evaluate --workdir=runs/l1_rmse --config.data.name=msmt17 \
+    --config.data.root=DIR
+python launch.py --mode=generate --workdir=runs/l1_rmse --task=swap
 """
 
 import logging as python_logging
@@ -12,12 +15,25 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from dgnet_jax.command_line import parse_flags
 from dgnet_jax.errors import DivergedError, InputError
+from dgnet_jax.generate import flags as generate_flags
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/, with its variant.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run.", required=True)
-_MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "What to do.")
-_STEP = flags.DEFINE_integer("step", None, "--mode=evaluate: which checkpoint; default the last.")
+_MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate", "generate"], "What to do.")
+_STEP = flags.DEFINE_integer(
+    "step", None, "--mode=evaluate, generate: which checkpoint; default the last."
+)
+_OUTPUT = flags.DEFINE_string(
+    "output",
+    None,
+    "--mode=evaluate: the JSON file; default evaluation.json in the work directory. "
+    "--mode=generate: the folder; default WORKDIR/generated/TASK.",
+)
+_QUERIES = flags.DEFINE_list(
+    "queries", [], "--mode=evaluate: file names of the queries whose ranked lists are drawn."
+)
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "One of several processes; Slurm, TPU pods and MPI tell which one."
 )
@@ -32,25 +48,37 @@ def main(argv: list[str]) -> None:
     if _DISTRIBUTED.value or _COORDINATOR.value:
         jax.distributed.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     # Imported after jax.distributed.initialize: nothing may touch a device before it.
-    from dgnet_jax import report, trainer, workdir
+    from dgnet_jax import evaluator, report, trainer
 
     if jax.process_index() == 0:
         logging.info("devices: %s", ", ".join(str(device) for device in jax.devices()))
     config = _CONFIG.value
     if config is None:
-        if _MODE.value == "train":
-            raise app.UsageError("--config is missing, such as --config=configs/market.py:l1_rmse")
-        config = workdir.load_config(_WORKDIR.value)
+        raise app.UsageError("--config is missing, such as --config=configs/market.py:l1_rmse")
     try:
         config.lock()
     except OSError as error:  # a config file that is not there is first told here
         raise InputError(f"--config: {error}") from error
     if _MODE.value == "train":
-        metrics = trainer.train(config, _WORKDIR.value)
+        table = report.table(trainer.train(config, _WORKDIR.value), config)
+    elif _MODE.value == "generate":
+        from dgnet_jax.generate.command import generate
+
+        task = generate_flags.TASK.value
+        paths = generate(config, _WORKDIR.value, task, _STEP.value, _OUTPUT.value)
+        table = "\n".join(f"wrote {path}" for path in paths)
     else:
-        metrics = trainer.evaluate(config, _WORKDIR.value, _STEP.value)
+        found = evaluator.evaluate_fully(
+            config,
+            _WORKDIR.value,
+            _STEP.value,
+            output=_OUTPUT.value,
+            queries=_QUERIES.value,
+            config_name=config_flags.get_config_filename(flags.FLAGS["config"]),
+        )
+        table = report.evaluation_table(found)
     if jax.process_index() == 0:
-        print(report.table(metrics, config))
+        print(table)
 
 
 def run(argv: list[str]) -> None:
@@ -64,18 +92,6 @@ def run(argv: list[str]) -> None:
     except Stopped as stopped:
         print(f"{stopped}. The same command goes on from there.", file=sys.stderr)
         sys.exit(143 if stopped.signal_name == "SIGTERM" else 130)
-
-
-def parse_flags(argv: list[str]) -> list[str]:
-    """absl's parser; wrong fields and variants of a config are told without a traceback."""
-    try:
-        return flags.FLAGS(argv)
-    except AttributeError as error:
-        sys.exit(f"error: --config has no such field: {error}. configs/base.py lists all")
-    except (flags.Error, OSError, KeyError, TypeError, ValueError) as error:
-        # config_flags passes the error of a config file on as the text of its traceback.
-        _, found, message = str(error).rpartition(f"{InputError.__name__}: ")
-        sys.exit(f"error: {message.strip() if found else error}")
 
 
 if __name__ == "__main__":

@@ -38,15 +38,31 @@ def get_config() -> ml_collections.ConfigDict:
     # ImageNet weights of the backbones (E_a's, the teacher's), a .safetensors file in
     # torchvision's naming (from `python -m dgnet_jax.convert`); "" starts from scratch.
     config.pretrained = ""
+    # A trained DG-Net to evaluate and generate with in the place of the work directory's: a
+    # .safetensors file with a released checkpoint (`python -m dgnet_jax.convert FOLDER OUT`).
+    config.released = ""
+    # The FID Inception, a .safetensors file (`python -m dgnet_jax.convert
+    # pt_inception-2015-12-05-6726825d.pth OUT`); "" leaves FID and KID out.
+    config.inception = ""
+    # True: trains config.teacher alone, the re-ID baseline, on real or generated images.
+    config.baseline = False
     # Parts that stay as initialised: any of "structure_encoder", "decoder",
     # "appearance_encoder", "discriminator".
     config.freeze = ()
 
     data = config.data = ml_collections.ConfigDict()
-    # Reader of the data set: "market1501", or "quickstart", which draws its own pedestrians.
+    # Reader of the data set: "market1501", "duke", "msmt17", "cuhk03_detected", "cuhk03_labeled";
+    # "folder" or "csv", one's own; or "quickstart", which draws its own pedestrians.
     data.name = "market1501"
-    # The extracted folder, its parent, or the .zip.
+    # The extracted folder, its parent, or the .zip; of "csv" the table; or where
+    # `python -m dgnet_jax.data.prepare` has put the data set, a folder or gs://BUCKET/...
     data.root = ""
+    # Of the baseline: a data set of --mode=generate --task=dataset to train on, or ""; its labels,
+    # "soft" (the teacher's), "lsro" (uniform) or "identity" (the appearance's); and whether the
+    # real training images are trained on, too.
+    data.generated = ""
+    data.generated_labels = "soft"
+    data.real = True
     # Rows and columns of the network's images, in pixels.
     data.height = 256
     data.width = 128
@@ -109,7 +125,8 @@ def get_config() -> ml_collections.ConfigDict:
     appearance.train_bn = True
 
     teacher = config.teacher = ml_collections.ConfigDict()
-    # A work directory whose teacher is used; "" trains one in this run's work directory.
+    # A work directory whose teacher is used, or the released program's net_last.pth converted by
+    # `python -m dgnet_jax.convert`; "" trains one in this run's work directory.
     teacher.checkpoint = ""
     # 0 soft labels, 1 one-hot of their argmax, 2 the appearance's identity, 3 uniform (LSRO),
     # 4 soft labels restricted to the two source identities.
@@ -178,6 +195,16 @@ def get_config() -> ml_collections.ConfigDict:
     evaluation.batch_size = 64
     # Score = prime . prime + alpha * fine . fine.
     evaluation.alpha = 0.5
+    # Of --mode=evaluate: whether k-reciprocal re-ranking (Zhong et al., CVPR 2017) is a row of the
+    # table, and its settings. It takes about ten times as long as ranking.
+    evaluation.rerank = True
+    evaluation.rerank_k1 = 20
+    evaluation.rerank_k2 = 6
+    evaluation.rerank_lambda = 0.3
+    # Of --mode=evaluate: length of FID's features, 64, 192, 768 or 2048 (the published one).
+    evaluation.fid_dims = 2048
+    # Training images, and gallery images, that FID takes: a seeded choice; 0 takes all.
+    evaluation.fid_images = 0
     # Steps between evaluations; 0: only before the first and after the last step; -1: none.
     evaluation.every_steps = 10_000
 

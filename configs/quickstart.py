@@ -9,13 +9,14 @@ works, not how good the method is.
 
 import ml_collections
 
-from configs import base, market
+from configs import base
+from configs.small import small
 
 
 def get_config(variant: str = "l1") -> ml_collections.ConfigDict:
     """`variant`: a reconstruction loss, such as "l1_rmse"."""
     config = base.get_config()
-    market.small(config)
+    small(config)
     config.data.name = "quickstart"
     # Where the data set is drawn, and what `data.synthetic.draw_dataset` is told.
     config.data.root = "runs/quickstart_data"

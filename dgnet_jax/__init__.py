@@ -9,13 +9,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dgnet_jax.evaluator import evaluate, evaluate_fully
     from dgnet_jax.losses import reconstruction_loss
-    from dgnet_jax.trainer import evaluate, train
+    from dgnet_jax.trainer import train
 
-__all__ = ["evaluate", "reconstruction_loss", "train"]
+__all__ = ["evaluate", "evaluate_fully", "reconstruction_loss", "train"]
 __version__ = "0.1.0"
 
-_HOMES = {"evaluate": "trainer", "reconstruction_loss": "losses", "train": "trainer"}
+_HOMES = {
+    "evaluate": "evaluator",
+    "evaluate_fully": "evaluator",
+    "reconstruction_loss": "losses",
+    "train": "trainer",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -128,23 +128,9 @@ class Checkpoints:
         Raises:
             InputError: there is no such checkpoint, it is of another state, or it cannot be read.
         """
-        self.wait()
-        steps = sorted(self._manager.all_steps())
-        step = self._manager.latest_step() if step is None else step
-        if step is None or step not in steps:
-            raise InputError(
-                f"{self.directory}: no checkpoint{'' if step is None else f' of step {step}'}; "
-                f"found steps {steps}. Train first, or choose one of these steps."
-            )
-        folder = self.directory / str(step)
+        step = self.choose_step(step)
         abstract = abstract_state(state)
-        differences = self._differences(step, abstract)
-        if differences:
-            raise InputError(
-                f"{folder}: the checkpoint is of another network or optimiser: "
-                f"{_first(differences)}. Use the configuration it was trained with, or another "
-                "work directory."
-            )
+        self._refuse_other(step, self._differences(step, abstract))
         try:
             return self._manager.restore(
                 step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
@@ -152,17 +138,80 @@ class Checkpoints:
         except Exception as error:  # orbax and tensorstore raise many kinds for a damaged file
             raise InputError(self._unreadable(step, error)) from error
 
-    def _differences(self, step: int, abstract: Any) -> list[str]:
-        """Compares stored and wanted leaves; orbax itself would cast another dtype silently."""
+    def restore_part(self, state: State, step: int | None = None) -> State:
+        """Reads only the branches of a checkpoint that `state` has; the rest is not loaded.
+
+        Args:
+            state: nested dicts that name branches of the saved tree by their fields; they give
+                shapes, dtypes and shardings, as in `restore`.
+            step: which checkpoint; the latest complete one by default.
+
+        Raises:
+            InputError: as `restore`.
+        """
+        step = self.choose_step(step)
+        abstract = abstract_state(state)
+        self._refuse_other(step, self._differences(step, abstract, whole=False))
+        try:
+            with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+                return reader.restore(
+                    self.directory / str(step) / "state",
+                    args=ocp.args.PyTreeRestore(
+                        abstract,
+                        restore_args=ocp.checkpoint_utils.construct_restore_args(abstract),
+                        partial_restore=True,
+                    ),
+                )
+        except Exception as error:  # as in restore
+            raise InputError(self._unreadable(step, error)) from error
+
+    def choose_step(self, step: int | None = None) -> int:
+        """`step`, or the latest complete one, after waiting for one being written.
+
+        Raises:
+            InputError: there is no such checkpoint.
+        """
+        self.wait()
+        steps = sorted(self._manager.all_steps())
+        chosen = self._manager.latest_step() if step is None else step
+        if chosen is None or chosen not in steps:
+            raise InputError(
+                f"{self.directory}: no checkpoint{'' if step is None else f' of step {step}'}; "
+                f"found steps {steps}. Train first, or choose one of these steps."
+            )
+        return chosen
+
+    def shapes(self, step: int) -> dict[str, tuple[int, ...]]:
+        """The shapes of the arrays in a checkpoint, by dotted path.
+
+        Raises:
+            InputError: the checkpoint cannot be read.
+        """
+        return {name: tuple(leaf.shape) for name, leaf in self._stored(step).items()}
+
+    def _stored(self, step: int) -> dict[str, Any]:
         try:
             metadata = self._manager.item_metadata(step)["state"]
             if metadata is None:
                 raise FileNotFoundError("its state/_METADATA is missing")
         except Exception as error:  # as in restore
             raise InputError(self._unreadable(step, error)) from error
-        stored, wanted = _leaves(metadata.tree), _leaves(abstract)
+        return _leaves(metadata.tree)
+
+    def _refuse_other(self, step: int, differences: list[str]) -> None:
+        if differences:
+            raise InputError(
+                f"{self.directory / str(step)}: the checkpoint is of another network or optimiser: "
+                f"{_first(differences)}. Use the configuration it was trained with, or another "
+                "work directory."
+            )
+
+    def _differences(self, step: int, abstract: Any, whole: bool = True) -> list[str]:
+        """Compares stored and wanted leaves; orbax itself would cast another dtype silently."""
+        stored, wanted = self._stored(step), _leaves(abstract)
         found = [f"{name} is missing in it" for name in wanted if name not in stored]
-        found += [f"{name} is only in it" for name in stored if name not in wanted]
+        if whole:
+            found += [f"{name} is only in it" for name in stored if name not in wanted]
         for name in stored.keys() & wanted.keys():
             if not hasattr(wanted[name], "dtype"):  # a plain number
                 continue

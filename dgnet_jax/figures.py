@@ -9,7 +9,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from dgnet_jax.atomic import replacing
 
-_GAP, _MARGIN, _TITLE_SIZE, _CAPTION_SIZE = 4, 12, 14, 16
+_GAP, _MARGIN, _TITLE_SIZE, _CAPTION_SIZE, _LABEL_SIZE = 4, 12, 14, 16, 11
 _INK, _PAPER = (20, 20, 20), (255, 255, 255)
 _ROW_TITLE_WIDTH = 150
 
@@ -21,6 +21,7 @@ def image_grid(
     caption: str = "",
     scale: int = 1,
     separate_originals: bool = False,
+    labels: Sequence[Sequence[str]] = (),
 ) -> Image.Image:
     """Draws images in rows, with titles above the columns and left of the rows.
 
@@ -31,6 +32,7 @@ def image_grid(
         caption: a text below, wrapped to the figure's width.
         scale: every pixel becomes a square of scale x scale.
         separate_originals: a wide gap after the first row and column.
+        labels: a small text below each image, in rows like `rows`; none if empty.
     """
     cells = [[_cell(image, scale) for image in row] for row in rows]
     if not cells or not cells[0] or len({len(row) for row in cells}) > 1:
@@ -41,6 +43,8 @@ def image_grid(
     ):
         if titles and len(titles) != count:
             raise ValueError(f"{len(titles)} {kind} titles for {count} {kind}s")
+    if labels and [len(row) for row in labels] != [len(row) for row in cells]:
+        raise ValueError("labels are rows of one text for each cell")
     font = ImageFont.load_default(size=_TITLE_SIZE)
     width = max([cell.width for row in cells for cell in row if cell] + [1])
     height = max([cell.height for row in cells for cell in row if cell] + [1])
@@ -49,16 +53,26 @@ def image_grid(
     above = [_wrap(title, font, pitch - _GAP) for title in column_titles]
     left = [_wrap(title, font, _ROW_TITLE_WIDTH) for title in row_titles]
 
+    label_font = ImageFont.load_default(size=_LABEL_SIZE)
+    below_cells = [
+        [_wrap(text, label_font, pitch - _GAP, break_words=True) for text in row] for row in labels
+    ]
+    label_height = max(
+        [_text_size(text, label_font)[1] + _GAP for row in below_cells for text in row if text],
+        default=0,
+    )
+
     extra = 3 * _GAP if separate_originals else 0
     x0 = _MARGIN + max([_text_size(title, font)[0] + 2 * _GAP for title in left], default=0)
     y0 = _MARGIN + max([_text_size(title, font)[1] + _GAP for title in above], default=0)
     xs = [x0 + j * pitch + extra * (j > 0) for j in range(len(cells[0]))]
-    ys = [y0 + i * (height + _GAP) + extra * (i > 0) for i in range(len(cells))]
+    row_pitch = height + label_height + _GAP
+    ys = [y0 + i * row_pitch + extra * (i > 0) for i in range(len(cells))]
     caption_font = ImageFont.load_default(size=_CAPTION_SIZE)
     total_width = max(xs[-1] + pitch - _GAP + _MARGIN, 320 if caption else 0)
     below = _wrap(caption, caption_font, total_width - 2 * _MARGIN)
     caption_height = _text_size(below, caption_font)[1] + _MARGIN if caption else 0
-    bottom = ys[-1] + height
+    bottom = ys[-1] + height + label_height
 
     figure = Image.new("RGB", (total_width, bottom + caption_height + _MARGIN), _PAPER)
     draw = ImageDraw.Draw(figure)
@@ -74,6 +88,16 @@ def image_grid(
         for x, cell in zip(xs, row, strict=True):
             if cell:
                 figure.paste(cell, (x + (pitch - _GAP - cell.width) // 2, y))
+    for y, texts in zip(ys, below_cells, strict=False):
+        for x, text in zip(xs, texts, strict=True):
+            draw.multiline_text(
+                (x + (pitch - _GAP) // 2, y + height + _GAP // 2),
+                text,
+                _INK,
+                label_font,
+                anchor="ma",
+                align="center",
+            )
     draw.multiline_text((_MARGIN, bottom + _MARGIN), below, _INK, caption_font)
     return figure
 
@@ -130,8 +154,16 @@ def _cell(image: np.ndarray | None, scale: int) -> Image.Image | None:
     return Image.fromarray(image.repeat(scale, axis=0).repeat(scale, axis=1))
 
 
-def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> str:
-    """Breaks lines between words so that each is at most `width` pixels, long words excepted."""
+def _wrap(
+    text: str,
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    width: float,
+    break_words: bool = False,
+) -> str:
+    """Breaks lines between words so that each is at most `width` pixels, long words excepted.
+
+    With `break_words`, long words (file names) are broken too.
+    """
     lines = []
     for paragraph in text.split("\n"):
         line = ""
@@ -140,6 +172,12 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: 
             if line and font.getlength(longer) > width:
                 lines.append(line)
                 longer = word
+            while break_words and len(longer) > 1 and font.getlength(longer) > width:
+                fits = len(longer) - 1
+                while fits > 1 and font.getlength(longer[:fits]) > width:
+                    fits -= 1
+                lines.append(longer[:fits])
+                longer = longer[fits:]
             line = longer
         lines.append(line)
     return "\n".join(lines)

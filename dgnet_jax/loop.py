@@ -23,6 +23,7 @@ from dgnet_jax.preemption import GracefulStop
 from dgnet_jax.run_log import RunLog, check_finite
 
 Metrics = dict[str, float]
+TEACHER_STAGE, DGNET_STAGE = "teacher", "dgnet"
 
 
 class Stage(NamedTuple):

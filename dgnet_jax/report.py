@@ -1,34 +1,73 @@
-"""The table at the end of a run."""
+"""The tables that the commands print."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import ml_collections
 from tabulate import tabulate
 
+_COLUMNS = {
+    "Rank@1": "rank1",
+    "Rank@5": "rank5",
+    "Rank@10": "rank10",
+    "Rank@20": "rank20",
+    "mAP": "mAP",
+    "mAP (standard)": "mAP_standard",
+    "mINP": "mINP",
+}
+_COUNTS = {
+    "queries": "queries",
+    "queries_without_match": "of them without a match",
+    "gallery": "gallery images",
+    "distractors": "of them distractors",
+    "junk": "junk images left out",
+    "multi_query_images": "images for multi-query",
+    "queries_without_multi_query": "queries without any of them",
+}
+_NOTE = "In percent; mAP is the trapezoid one of DG-Net and the thesis."
+
 
 def table(metrics: Mapping[str, float], config: ml_collections.ConfigDict) -> str:
-    """The ranking metrics in percent, and what they were measured on."""
+    """The ranking metrics at the end of a training, in percent, and what they were measured on."""
     if not metrics:
         return "not evaluated: config.evaluation.every_steps is negative"
+    name = "baseline" if config.get("baseline") else config.reconstruction_loss
+    body = _ranking_table("loss", {name: metrics})
+    return f"{body}\n{_counts(metrics)}. {_NOTE}"
+
+
+def evaluation_table(report: Mapping[str, Any]) -> str:
+    """All rows of `evaluator.evaluate_fully`'s report, and what they were measured on."""
+    body = _ranking_table("ranking", {row["name"]: row["metrics"] for row in report["ranking"]})
+    lines = [
+        body,
+        f"{_counts(report['counts'])}. {_NOTE}",
+        f"Trained on {report['trained_on']} ({report['identities']} identities, step "
+        f"{report['step']}, {report['reconstruction_loss']}), evaluated on "
+        f"{report['evaluated_on']} ({report['data_root']}).",
+    ]
+    if "multi_query_images" not in report["counts"]:
+        lines.append("No multi-query row: the data set comes without images for it (gt_bbox).")
+    images = report["generated_images"]
+    numbers = [(name, value) for name, value in images.items() if not isinstance(value, str)]
+    if numbers:
+        lines += ["", tabulate(numbers, headers=["generated images", "value"], tablefmt="github")]
+    lines += [f"{name}: {value}" for name, value in images.items() if isinstance(value, str)]
+    return "\n".join(lines)
+
+
+def _ranking_table(title: str, rows: Mapping[str, Mapping[str, float]]) -> str:
+    """`rows`: name to metrics in shares of 1; those of an older checkpoint may lack columns."""
     columns = {
-        "Rank@1": "rank1",
-        "Rank@5": "rank5",
-        "Rank@10": "rank10",
-        "mAP": "mAP",
-        "mAP (standard)": "mAP_standard",
-        "mINP": "mINP",
+        shown: name
+        for shown, name in _COLUMNS.items()
+        if any(name in metrics for metrics in rows.values())
     }
-    row = [config.reconstruction_loss, *(100 * metrics[key] for key in columns.values())]
-    counts = ", ".join(
-        f"{int(metrics[key])} {text}"
-        for key, text in (
-            ("queries", "queries"),
-            ("queries_without_match", "of them without a match"),
-            ("gallery", "gallery images"),
-            ("distractors", "of them distractors"),
-            ("junk", "junk images left out"),
-        )
-        if key in metrics
-    )
-    body = tabulate([row], headers=["loss", *columns], floatfmt=".2f", tablefmt="github")
-    return f"{body}\n{counts}. In percent; mAP is the trapezoid one of DG-Net and the thesis."
+    cells = [
+        [row, *(100 * metrics[name] for name in columns.values())] for row, metrics in rows.items()
+    ]
+    return tabulate(cells, headers=[title, *columns], floatfmt=".2f", tablefmt="github")
+
+
+def _counts(counts: Mapping[str, float]) -> str:
+    return ", ".join(f"{int(counts[key])} {text}" for key, text in _COUNTS.items() if key in counts)

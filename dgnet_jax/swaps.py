@@ -3,17 +3,15 @@
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from PIL import Image
 
-from dgnet_jax.data.augment import preprocess, to_uint8
 from dgnet_jax.figures import image_grid, swap_matrix
-from dgnet_jax.models import Networks, apply
+from dgnet_jax.forward import Forward
+from dgnet_jax.models import Networks
 from dgnet_jax.parallel import to_host
 from dgnet_jax.state import TrainState
-from dgnet_jax.train_step import Generator
 
 # Second word of the seed sequence of the choice, so that it is independent of other draws.
 _CHOICE = 1501
@@ -41,23 +39,13 @@ class Painter:
         self._config = config
         chosen = choose_images(len(train_images), config.log.image_rows, config.seed)
         self._images = train_images[chosen]
-        generator = Generator(networks)
+        forward = Forward(networks, config.data.height, config.data.width)
 
         @jax.jit
         def paint(state: TrainState, images: jax.Array) -> jax.Array:
             """All n x n swaps in uint8: (n, n, height, width, 3)."""
-            images = preprocess(images, config.data.height, config.data.width)
             variables = {"params": state.appearance, "batch_stats": state.appearance_stats}
-            codes = apply(networks.appearance_encoder, variables, images, method="features").code
-            structure = generator.structure_codes(state.generator, images[:, None])[:, 0]
-            count = len(images)
-            pairs = (count, count)
-            painted = generator.decode(
-                state.generator,
-                jnp.broadcast_to(structure[None], (*pairs, *structure.shape[1:])),
-                jnp.broadcast_to(codes[:, None], (*pairs, codes.shape[-1])),
-            )
-            return to_uint8(painted)
+            return forward.swap_all(state.generator, variables, images)
 
         self._paint = paint
 

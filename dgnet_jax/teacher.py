@@ -9,18 +9,19 @@ import flax
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 import optax
 from absl import logging
 
 from dgnet_jax.checkpoints import Checkpoints
-from dgnet_jax.convert import load_backbone
+from dgnet_jax.convert import load_backbone, load_teacher_weights
 from dgnet_jax.data.augment import augment, preprocess, random_erasing
 from dgnet_jax.data.pipeline import ReidData, gather_labelled
 from dgnet_jax.data.sampling import ClassificationSampler
 from dgnet_jax.errors import InputError
 from dgnet_jax.evaluation.features import Embeddings, embed_two_views
 from dgnet_jax.evaluation.retrieval import evaluate_retrieval
-from dgnet_jax.loop import Metrics, Stage, run_stage, stage_directory
+from dgnet_jax.loop import TEACHER_STAGE, Metrics, Stage, run_stage, stage_directory
 from dgnet_jax.models import apply, build_teacher
 from dgnet_jax.models.reid import Teacher
 from dgnet_jax.parallel import Placement
@@ -28,7 +29,17 @@ from dgnet_jax.schedules import step_decay
 from dgnet_jax.state import Params, reid_sgd
 from dgnet_jax.workdir import load_config
 
-STAGE = "teacher"
+STAGE = TEACHER_STAGE
+# What decides what the teacher computes, its number of identities aside.
+_NETWORK_FIELDS = (
+    "bottleneck",
+    "stage_sizes",
+    "stage_widths",
+    "stem",
+    "last_stride",
+    "pooling",
+    "embedding",
+)
 
 
 @flax.struct.dataclass
@@ -97,7 +108,10 @@ def make_step(
     teacher: Teacher,
     optimizer: optax.GradientTransformation,
 ) -> Callable[[TeacherState, Any], tuple[TeacherState, dict[str, jax.Array]]]:
-    """Builds the pure step (state, {"images" uint8, "labels"}) -> (state, losses)."""
+    """Builds the pure step (state, {"images" uint8, "labels"}) -> (state, losses).
+
+    With "targets" in the batch, (batch, identities) distributions, these are learnt.
+    """
 
     def step(state: TeacherState, batch: Any) -> tuple[TeacherState, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
@@ -130,7 +144,12 @@ def make_step(
                 rngs={"dropout": dropout_key},
                 mutable=["batch_stats"],
             )
-            loss = optax.softmax_cross_entropy_with_integer_labels(output.logits, batch["labels"])
+            if "targets" in batch:
+                loss = optax.softmax_cross_entropy(output.logits, batch["targets"])
+            else:
+                loss = optax.softmax_cross_entropy_with_integer_labels(
+                    output.logits, batch["labels"]
+                )
             correct = output.logits.argmax(-1) == batch["labels"]
             return loss.mean(), (updated["batch_stats"], correct.mean())
 
@@ -150,9 +169,17 @@ def make_step(
 
 
 def train_teacher(
-    config: ml_collections.ConfigDict, data: ReidData, workdir: Path, placement: Placement
+    config: ml_collections.ConfigDict,
+    data: ReidData,
+    workdir: Path,
+    placement: Placement,
+    targets: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> tuple[Params, Metrics]:
     """Trains the teacher in `workdir`, or goes on, or finds it finished.
+
+    Args:
+        targets: indices of training images to the distributions to learn, (n, identities); the
+            labels by default.
 
     Returns:
         Its variables {"params", "batch_stats"}, on all devices, and its evaluation.
@@ -166,7 +193,10 @@ def train_teacher(
 
     def batch(step: int) -> Any:
         rows = sampler.batch(step).host_slice(jax.process_index(), jax.process_count())
-        return placement.put_batch(gather_labelled(data.train_images, rows))
+        arrays = gather_labelled(data.train_images, rows)
+        if targets is not None:
+            arrays["targets"] = targets(rows.image)
+        return placement.put_batch(arrays)
 
     step = jax.jit(
         make_step(config, teacher, optimizer),
@@ -207,11 +237,20 @@ def train_teacher(
 def load_teacher(
     config: ml_collections.ConfigDict, num_identities: int, workdir: Path, placement: Placement
 ) -> Params:
-    """The variables of the trained teacher in another run's work directory.
+    """The variables of a teacher that is trained already.
+
+    Args:
+        config: of the run that needs it.
+        num_identities: of the run's data set.
+        workdir: another run's work directory; or a .safetensors file, the teacher of the released
+            program (`net_last.pth`) as `python -m dgnet_jax.convert` writes it. What such a file
+            does not tell, the pooling and the strides, is `config.teacher`'s.
 
     Raises:
-        InputError: there is none, it is unfinished, or of another shape than `config.teacher`.
+        InputError: there is none, it is unfinished, or of another network than `config.teacher`.
     """
+    if workdir.is_file() or workdir.suffix in (".safetensors", ".pth"):
+        return placement.put_state(_load_converted(config, num_identities, workdir))
     directory = stage_directory(workdir, STAGE)
     if not directory.is_dir():
         raise InputError(
@@ -219,15 +258,48 @@ def load_teacher(
             "the work directory of a run whose teacher stage is finished, or leave it empty to "
             "train one"
         )
+    saved = load_config(workdir)
+    refuse_other_network(config, saved, workdir)
     teacher = build_teacher(config, num_identities)
     optimizer = make_optimizer(config)
     state = placement.put_state(init_teacher(config, teacher, optimizer))
     with Checkpoints(directory, read_only=True) as checkpoints:
         state = checkpoints.restore(state)
-    done, planned = int(state.step), load_config(workdir).teacher.total_steps
+    done, planned = int(state.step), saved.teacher.total_steps
     if done < planned:
         raise InputError(
             f"--config.teacher.checkpoint: the teacher in {workdir} is unfinished, at step {done} "
             f"of {planned}; run its training to the end first"
         )
     return {"params": state.params, "batch_stats": state.batch_stats}
+
+
+def refuse_other_network(
+    config: ml_collections.ConfigDict, saved: ml_collections.ConfigDict, workdir: Path
+) -> None:
+    """Raises InputError if the teacher in a work directory computes something else.
+
+    Its strides, pooling and stem leave no trace in the shapes of its parameters.
+    """
+    differences = [
+        f"teacher.{field} is {saved.teacher[field]} there, {config.teacher[field]} now"
+        for field in _NETWORK_FIELDS
+        if saved.teacher[field] != config.teacher[field]
+    ]
+    if differences:
+        raise InputError(
+            f"--config.teacher.checkpoint: the teacher in {workdir} is another network: "
+            f"{'; '.join(differences)}. Set these fields to its values, or train a teacher of "
+            "your own by leaving the checkpoint empty"
+        )
+
+
+def _load_converted(config: ml_collections.ConfigDict, num_identities: int, path: Path) -> Params:
+    variables = load_teacher_weights(path, build_teacher(config, num_identities))
+    found = variables["params"]["head"]["classifier"]["kernel"].shape[-1]
+    if found != num_identities:
+        raise InputError(
+            f"--config.teacher.checkpoint: the teacher in {path} knows {found} identities, the "
+            f"data set has {num_identities}; it must have been trained on the same ones"
+        )
+    return variables

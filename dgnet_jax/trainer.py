@@ -1,4 +1,4 @@
-"""Training and evaluation of DG-Net in a work directory: the library's two front doors."""
+"""Training of DG-Net in a work directory."""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,18 +12,18 @@ import numpy as np
 from absl import logging
 
 from dgnet_jax import workdir as work_directory
-from dgnet_jax.checkpoints import Checkpoints
+from dgnet_jax.baseline import train_baseline
 from dgnet_jax.compilation import use_compilation_cache
 from dgnet_jax.convert import load_backbone
-from dgnet_jax.data.augment import augment, preprocess, random_erasing
+from dgnet_jax.data.augment import augment, random_erasing
 from dgnet_jax.data.pipeline import ReidData, gather_pairs, open_data
 from dgnet_jax.data.sampling import PairSampler
 from dgnet_jax.errors import InputError
-from dgnet_jax.evaluation.features import Embeddings, embed_two_views
-from dgnet_jax.evaluation.retrieval import evaluate_retrieval
+from dgnet_jax.evaluator import Evaluator
+from dgnet_jax.evaluator import evaluate as evaluate
 from dgnet_jax.figures import save_png
-from dgnet_jax.loop import Metrics, Stage, run_stage, stage_directory
-from dgnet_jax.models import Networks, apply, build_networks
+from dgnet_jax.loop import DGNET_STAGE, Metrics, Stage, run_stage
+from dgnet_jax.models import Networks, build_networks
 from dgnet_jax.parallel import Placement, place
 from dgnet_jax.run_log import RunLog
 from dgnet_jax.schedules import first_active_step
@@ -39,9 +39,9 @@ from dgnet_jax.swaps import Painter
 from dgnet_jax.teacher import load_teacher, log_start, train_teacher
 from dgnet_jax.train_step import Batch, StepRandomness, make_update
 
-STAGE = "dgnet"
+STAGE = DGNET_STAGE
 # Fields that may change between a run and its continuation.
-RESUMABLE = ("total_steps", "evaluation", "log", "data.root")
+RESUMABLE = ("total_steps", "evaluation", "log", "data.root", "released", "inception")
 # What the progress line shows, most telling first.
 SHOWN = (
     "self_reconstruction",
@@ -155,41 +155,6 @@ def inactive_terms(config: ml_collections.ConfigDict, step: int) -> dict[str, st
     return reasons
 
 
-class Evaluator:
-    """Ranks the gallery by E_a's embeddings; compiled once."""
-
-    def __init__(
-        self,
-        config: ml_collections.ConfigDict,
-        networks: Networks,
-        data: ReidData,
-        placement: Placement,
-    ) -> None:
-        self._config, self._data, self._placement = config, data, placement
-
-        @jax.jit
-        def features(variables: Params, images: jax.Array) -> Embeddings:
-            def embed_view(view: jax.Array) -> Embeddings:
-                view = preprocess(view, config.data.height, config.data.width)
-                _, prime, fine = apply(networks.appearance_encoder, variables, view)
-                return prime.embedding, fine.embedding
-
-            return embed_two_views(embed_view, images)
-
-        self._features = features
-
-    def __call__(self, state: TrainState) -> Metrics:
-        """The metrics of a state."""
-        variables = {"params": state.appearance, "batch_stats": state.appearance_stats}
-        return evaluate_retrieval(
-            partial(self._features, variables),
-            self._data,
-            self._config,
-            self._placement,
-            alpha=self._config.evaluation.alpha,
-        )
-
-
 def get_teacher(
     config: ml_collections.ConfigDict, data: ReidData, workdir: Path, placement: Placement
 ) -> Params:
@@ -203,19 +168,28 @@ def get_teacher(
 def train(config: ml_collections.ConfigDict, workdir: str | Path) -> Metrics:
     """Trains the teacher if there is none, then DG-Net; goes on where an earlier call stopped.
 
+    With `config.baseline` it trains the teacher's network alone, see `baseline.train_baseline`.
+
     Args:
         config: from `configs/`; see `configs/base.py` for every field.
         workdir: gets the config, checkpoints, `metrics.jsonl`, TensorBoard files and pictures.
 
     Returns:
-        The ranking metrics of the last state, in shares of 1: rank1, rank5, rank10, mAP
-        (trapezoid, as DG-Net and the thesis report it), mAP_standard, mINP, and counts.
+        The ranking metrics of the last state, in shares of 1: rank1, rank5, rank10, rank20,
+        mAP (trapezoid, as DG-Net and the thesis report it), mAP_standard, mINP, and counts.
 
     Raises:
         InputError: a field, file or work directory is wrong.
         DivergedError: a loss became NaN or infinite.
         Stopped: SIGTERM or Ctrl-C came; the state is saved.
     """
+    if config.get("baseline"):
+        return train_baseline(config, workdir)
+    if config.data.get("generated"):
+        raise InputError(
+            "--config.data.generated is for the baseline, configs/market.py:baseline; DG-Net "
+            "itself trains on real images"
+        )
     use_compilation_cache()
     placement = place()
     placement.check_batch("batch_size", config.batch_size)
@@ -264,39 +238,3 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> Metrics:
         return metrics
     finally:
         work_directory.unlock(workdir)
-
-
-def evaluate(
-    config: ml_collections.ConfigDict, workdir: str | Path, step: int | None = None
-) -> Metrics:
-    """Ranks the gallery with a checkpoint of a work directory: the latest, or that of `step`.
-
-    Args:
-        config: as trained, or `workdir.load_config(workdir)`; `data` and `evaluation` may differ.
-        workdir: of a run; nothing in it is changed.
-
-    Raises:
-        InputError: there is no such run or checkpoint, or it is of another network.
-    """
-    use_compilation_cache()
-    placement = place()
-    data = open_data(config)
-    directory = stage_directory(Path(workdir), STAGE)
-    if not directory.is_dir():
-        raise InputError(
-            f"--workdir={workdir}: no checkpoints of DG-Net in it (no {directory}); train first"
-        )
-    networks = build_networks(config, data.num_identities)
-    optimizers = make_optimizers(config)
-    abstract = placement.put_state(
-        initial_state(_without_pretrained(config), networks, optimizers, None)
-    )
-    with Checkpoints(directory, read_only=True) as checkpoints:
-        state = checkpoints.restore(abstract, step)
-    return Evaluator(config, networks, data, placement)(state)
-
-
-def _without_pretrained(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    plain = config.copy_and_resolve_references()
-    plain.appearance.init = "teacher"
-    return plain

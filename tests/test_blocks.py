@@ -222,6 +222,7 @@ GEOMETRIES = [
 # The forms that `blocks.convolve` chooses from: (type, backend, forward mode).
 FORMS = {
     "canonical": (np.float32, "cpu", False),
+    "large maps": (np.float32, "cpu", False),
     "forward mode": (np.float32, "cpu", True),
     "matmuls": (np.float64, "cpu", False),
     "accelerator": (np.float32, "gpu", False),
@@ -235,6 +236,8 @@ def test_every_form_of_the_convolution_is_the_definition(
 ):
     dtype, backend, forward_mode = FORMS[form]
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    if form == "large maps":
+        monkeypatch.setattr(blocks, "_LARGE_MAP", 1)
     x, kernel = draw(2, height, width, 2), draw(size, size, 2, 3, seed=1)
     expected = convolve(x, kernel, stride, dilation)
     cotangent = draw(*expected.shape, seed=2)

@@ -119,3 +119,22 @@ def test_a_failed_save_keeps_the_old_picture(tmp_path, monkeypatch):
     with Image.open(path) as image:
         np.testing.assert_array_equal(np.asarray(image), noise(0))
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_a_label_is_drawn_below_its_own_image_and_long_words_are_broken():
+    images = [[noise(0), noise(1)], [noise(2), noise(3)]]
+    name = "0002_c1s1_000451_03_with_a_very_long_name.jpg"
+    figure = image_grid(images, labels=[["", ""], [name, ""]])
+    canvas = np.asarray(figure)
+    places = [[find(figure, image) for image in row] for row in images]
+    (y, x), (_, x_right) = places[1]
+    below = canvas[y + 32 :]
+    assert (below[:, x - 2 : x_right - 2] < 128).any()
+    assert (below[:, x_right:] == 255).all()
+    assert (canvas[places[0][0][0] + 32 : y] == 255).all()
+
+
+def test_labels_have_the_shape_of_the_rows():
+    for labels in ([["a"]], [["a"], ["b", "c"]]):
+        with pytest.raises(ValueError, match="one text for each cell"):
+            image_grid([[noise(0)], [noise(1)]], labels=labels)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dgnet_jax.data.datasets import ReidDataset, load_dataset
-from dgnet_jax.data.market1501 import parse_name, read_market1501
+from dgnet_jax.data.market1501 import MARKET1501, read_market1501
 from dgnet_jax.errors import InputError
 from tests.drawn_market import FOLDER_NAME, GALLERY, QUERY, TRAIN, draw_market, zip_folder
 
@@ -46,7 +46,7 @@ def content(dataset: ReidDataset) -> list[tuple]:
     ],
 )
 def test_names_are_parsed_strictly(name: str, parsed: tuple[int, int] | None):
-    assert parse_name(name) == parsed
+    assert MARKET1501.parse(name) == parsed
 
 
 def test_splits_give_files_identities_and_cameras(tmp_path: Path):
@@ -150,7 +150,7 @@ def test_a_zip_of_something_else_is_refused(tmp_path: Path):
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "readme.txt").write_text("hello")
     archive = zip_folder(tmp_path / "other", tmp_path / "other.zip")
-    with pytest.raises(InputError, match=r"no folder bounding_box_train.*it holds readme\.txt"):
+    with pytest.raises(InputError, match=r"no bounding_box_train.*it holds readme\.txt"):
         read_market1501(archive)
 
 
@@ -193,7 +193,7 @@ def test_the_real_market_has_the_published_counts(
     market_zip: Path, caplog: pytest.LogCaptureFixture
 ):
     """Zheng et al. 2015, as counted in section 4 of dgnet.md."""
-    dataset = read_market1501(market_zip)
+    dataset = load_dataset("market1501", market_zip)
     assert not caplog.records
     assert len(dataset.train) == 12_936
     assert dataset.num_train_identities == 751

@@ -9,15 +9,14 @@ import numpy as np
 import pytest
 
 from dgnet_jax.errors import InputError
-from dgnet_jax.evaluation.ranking import (
+from dgnet_jax.evaluation.metrics import (
     average_precision_standard,
     average_precision_trapezoid,
-    evaluate_ranking,
+    cumulative_matches,
     inverse_negative_penalty,
-    rank_hits,
-    rank_hits_of_scores,
     summarise,
 )
+from dgnet_jax.evaluation.ranking import evaluate_ranking, rank_hits, rank_hits_of_scores
 
 ARGUMENTS = (
     "query_features",
@@ -157,6 +156,13 @@ def test_queries_without_match_count_as_zero_in_market_s_means_only():
         "queries": 2,
         "queries_without_match": 1,
     }
+
+
+def test_the_cmc_curve_counts_first_hits_and_contains_every_rank_k():
+    hits = [np.array([0, 7]), np.array([2]), np.array([9]), np.array([], dtype=int)]
+    curve = cumulative_matches(hits, 4)
+    assert curve.tolist() == [0.25, 0.25, 0.5, 0.5]
+    assert curve[3 - 1] == summarise(hits, ranks=(3,))["rank3"]
 
 
 def test_no_match_at_all_gives_zeros_and_says_so():

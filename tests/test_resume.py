@@ -128,7 +128,7 @@ def test_a_finished_run_is_evaluated_to_its_last_metrics(launcher, uninterrupted
     run = launcher.finish(uninterrupted, "--mode=evaluate", config=None)
     metrics = rows(uninterrupted)["evaluation", "dgnet", STEPS]
     figures = " | ".join(f"{100 * metrics[name]:8.2f}" for name in ("rank1", "rank5", "rank10"))
-    shown = [line for line in run.said().splitlines() if line.startswith("| l1 ")]
+    shown = [line for line in run.said().splitlines() if line.startswith("| alpha 0.5 ")]
     assert re.sub(" +", " ", figures.strip()) in re.sub(" +", " ", shown[0])
     assert (uninterrupted / "metrics.jsonl").read_bytes() == before
 

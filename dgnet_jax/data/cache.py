@@ -5,32 +5,19 @@ array is then faster than any step, without worker processes, and a batch is a p
 indices.
 """
 
-import io
 import os
-import struct
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 from absl import logging
-from PIL import Image
 
+from dgnet_jax.data.decoding import DECODE_ERRORS, decode_image, reason
 from dgnet_jax.data.splits import Split
 from dgnet_jax.errors import InputError
 
 MAX_BROKEN_FRACTION = 0.01
 _CHUNK = 64
-# Asking for these keeps Pillow from loading all of its plugins to try them on a broken file.
-_FORMATS = ("JPEG", "PNG", "BMP")
-_DECODE_ERRORS = (
-    OSError,  # unidentified, truncated or unreadable
-    ValueError,
-    SyntaxError,  # Pillow's word for a malformed PNG
-    EOFError,
-    IndexError,
-    struct.error,
-    Image.DecompressionBombError,
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,9 +58,9 @@ def decode(split: Split, height: int, width: int, *, num_threads: int | None = N
     def decode_chunk(start: int) -> None:
         for i in range(start, min(start + _CHUNK, len(split))):
             try:
-                images[i] = _decode_image(split.read_bytes(i), height, width)
-            except _DECODE_ERRORS as error:
-                reasons[i] = _reason(error)
+                images[i] = decode_image(split.read_bytes(i), height, width)
+            except DECODE_ERRORS as error:
+                reasons[i] = reason(error)
 
     with ThreadPoolExecutor(num_threads or _available_cpus()) as pool:
         for _ in pool.map(decode_chunk, range(0, len(split), _CHUNK)):
@@ -95,21 +82,6 @@ def decode(split: Split, height: int, width: int, *, num_threads: int | None = N
         if new != old:
             images[new] = images[old]
     return ImageCache(images[: len(kept)], kept, tuple(split.paths[i] for i in broken))
-
-
-def _decode_image(data: bytes, height: int, width: int) -> np.ndarray:
-    """(height, width, 3) uint8 RGB of an encoded image of any size and colour mode."""
-    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-        rgb = image if image.mode == "RGB" else image.convert("RGB")
-        if rgb.size != (width, height):
-            rgb = rgb.resize((width, height), Image.Resampling.BICUBIC)
-        return np.asarray(rgb)
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, Image.UnidentifiedImageError):
-        return "not an image"
-    return str(error) or type(error).__name__
 
 
 def _available_cpus() -> int:

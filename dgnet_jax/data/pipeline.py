@@ -27,12 +27,14 @@ class CachedSplit:
         identities: (n,) int32, as in the file names.
         cameras: (n,) int32.
         paths: of the n files.
+        files: their names inside the data set.
     """
 
     images: np.ndarray
     identities: np.ndarray
     cameras: np.ndarray
     paths: tuple[str, ...]
+    files: tuple[str, ...] = ()
 
 
 class ReidData:
@@ -56,6 +58,11 @@ class ReidData:
         """(n, height, width, 3) uint8."""
         return self._train_cache.images
 
+    @cached_property
+    def train(self) -> CachedSplit:
+        """The training images with the identities of their file names."""
+        return self._described(self.dataset.train, self._train_cache)
+
     @property
     def train_labels(self) -> np.ndarray:
         """(n,) int32 labels 0..K-1 of `train_images`."""
@@ -71,10 +78,18 @@ class ReidData:
         """The gallery images, junk and distractors among them."""
         return self._cached(self.dataset.gallery)
 
+    @cached_property
+    def multi_query(self) -> CachedSplit | None:
+        """More images of the queries' people by the same cameras, if the data set has them."""
+        split = self.dataset.multi_query
+        return None if split is None else self._cached(split)
+
     def _cached(self, split: Split) -> CachedSplit:
-        cache = decode(split, *self._size)
+        return self._described(split, decode(split, *self._size))
+
+    def _described(self, split: Split, cache: ImageCache) -> CachedSplit:
         kept = split.subset(cache.kept)
-        return CachedSplit(cache.images, kept.identities, kept.cameras, kept.paths)
+        return CachedSplit(cache.images, kept.identities, kept.cameras, kept.paths, kept.files)
 
 
 def open_data(config: ml_collections.ConfigDict) -> ReidData:
@@ -93,7 +108,8 @@ def open_data(config: ml_collections.ConfigDict) -> ReidData:
             from jax.experimental import multihost_utils
 
             multihost_utils.sync_global_devices("data set drawn")
-        name = "market1501"
+        # In Market-1501's form, but without its counts.
+        name = "folder"
     dataset = load_dataset(name, config.data.root)
     return ReidData(dataset, config.data.cache_height, config.data.cache_width)
 

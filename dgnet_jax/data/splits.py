@@ -5,7 +5,7 @@ from functools import cached_property
 
 import numpy as np
 
-from dgnet_jax.data.storage import Storage
+from dgnet_jax.data.storage import Files
 
 
 @dataclass(frozen=True, eq=False)
@@ -13,18 +13,19 @@ class Split:
     """One list of images.
 
     Attributes:
-        name: train, query or gallery.
+        name: train, query, gallery or multi_query.
         files: names inside the storage.
-        identities: (n,) int32, as in the file names; -1 is junk and, in a gallery, 0 a distractor.
-        cameras: (n,) int32, from 1.
-        storage: the folder or zip behind the files.
+        identities: (n,) int32, as the data set numbers people; -1 is junk and, in a gallery, 0 a
+            distractor.
+        cameras: (n,) int32, as the data set numbers them.
+        storage: the folder, zip or prepared records behind the files.
     """
 
     name: str
     files: tuple[str, ...]
     identities: np.ndarray
     cameras: np.ndarray
-    storage: Storage
+    storage: Files
 
     def __len__(self) -> int:
         return len(self.files)
@@ -52,12 +53,22 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class ReidDataset:
-    """Training images, and the queries and gallery of other people that measure the result."""
+    """Training images, and the queries and gallery of other people that measure the result.
+
+    `multi_query`, where a data set has it: more images of the queries' people by the same cameras.
+    """
 
     name: str
     train: Split
     query: Split
     gallery: Split
+    multi_query: Split | None = None
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """The splits by name; those that the data set has not are left out."""
+        every = (self.train, self.query, self.gallery, self.multi_query)
+        return {split.name: split for split in every if split is not None}
 
     @cached_property
     def train_identities(self) -> np.ndarray:

@@ -1,7 +1,8 @@
 """Where the files of a data set lie: a folder, or a zip that is read in place.
 
 Both are safe to read from several threads. Names inside a storage use `/` and are relative to the
-folder that holds the data set's own folders (`query`, ...), wherever in the zip or on disk that is.
+folder that holds the data set's own entries (`query`, `list_train.txt`, ...), wherever in the zip
+or on disk that is.
 """
 
 import os
@@ -13,19 +14,8 @@ from pathlib import Path
 from typing import Protocol
 
 
-class Storage(Protocol):
-    """A read-only tree of files."""
-
-    @property
-    def location(self) -> str:
-        """The tree's place, for messages."""
-        ...
-
-    def has_folder(self, folder: str) -> bool: ...
-
-    def names(self, folder: str) -> list[str]:
-        """The sorted names of what lies directly in a folder."""
-        ...
+class Files(Protocol):
+    """Where the images of a split are read from."""
 
     def path(self, file: str) -> str:
         """The file's full path, for messages."""
@@ -33,6 +23,23 @@ class Storage(Protocol):
 
     def read_bytes(self, file: str) -> bytes:
         """Raises OSError if the file cannot be read, whatever the reason."""
+        ...
+
+
+class Storage(Files, Protocol):
+    """A read-only tree of files."""
+
+    @property
+    def location(self) -> str:
+        """The tree's place, for messages."""
+        ...
+
+    def has(self, entry: str) -> bool:
+        """Whether there is such a folder or file; `a/b` looks inside folder `a`."""
+        ...
+
+    def names(self, folder: str) -> list[str]:
+        """The sorted names of what lies directly in a folder."""
         ...
 
 
@@ -46,8 +53,8 @@ class FolderStorage:
     def location(self) -> str:
         return str(self._folder)
 
-    def has_folder(self, folder: str) -> bool:
-        return os.path.isdir(self._folder / folder)
+    def has(self, entry: str) -> bool:
+        return os.path.exists(self._folder / entry)
 
     def names(self, folder: str) -> list[str]:
         return sorted(os.listdir(self._folder / folder))
@@ -67,21 +74,23 @@ class ZipStorage:
         self._archive = archive
         self._prefix = prefix
         self._lock = lock
+        self._files: set[str] = set()
         self._names: dict[str, set[str]] = {}
         for name in archive.namelist():
             if name.startswith(prefix):
-                folder, slash, rest = name[len(prefix) :].partition("/")
-                if slash:
-                    inside = self._names.setdefault(folder, set())
-                    if rest:
-                        inside.add(rest.partition("/")[0])
+                self._files.add(name[len(prefix) :])
+                parts = name[len(prefix) :].split("/")
+                for depth in range(1, len(parts)):
+                    inside = self._names.setdefault("/".join(parts[:depth]), set())
+                    if parts[depth]:
+                        inside.add(parts[depth])
 
     @property
     def location(self) -> str:
         return os.path.join(str(self._archive.filename), self._prefix).rstrip("/")
 
-    def has_folder(self, folder: str) -> bool:
-        return folder in self._names
+    def has(self, entry: str) -> bool:
+        return entry in self._names or entry in self._files
 
     def names(self, folder: str) -> list[str]:
         return sorted(self._names[folder])
@@ -106,98 +115,113 @@ class LayoutNotFoundError(Exception):
         self.looked = tuple(looked)
 
 
-def find_layout(root: str | os.PathLike[str], folders: Sequence[str], folder_name: str) -> Storage:
-    """Finds the tree that holds all `folders`.
+def find_layout(
+    root: str | os.PathLike[str], layouts: Sequence[Sequence[str]], folder_name: str
+) -> tuple[Storage, int]:
+    """Finds the tree that holds all entries of one of the layouts.
 
     Args:
         root: that folder itself, its parent, a zip, or a folder with the zip in it.
-        folders: names of the folders that must be there.
+        layouts: lists of folders and files that must be there; the first that is found counts.
         folder_name: the data set's own (`Market-1501-v15.09.15`). In a parent of several data sets
             with the same layout, it and then names that begin like it (up to the first `-`) win.
+
+    Returns:
+        The tree, and which of the layouts it has.
 
     Raises:
         LayoutNotFoundError: with every place looked at.
     """
+    looked: list[str] = []
+    for index, entries in enumerate(layouts):
+        try:
+            return _find(root, entries, folder_name), index
+        except LayoutNotFoundError as error:
+            looked += [line for line in error.looked if line not in looked]
+    raise LayoutNotFoundError(looked)
+
+
+def _find(root: str | os.PathLike[str], entries: Sequence[str], folder_name: str) -> Storage:
     path = Path(root).expanduser()
     if path.is_file():
-        return _choose(_in_zip(path, folders), folders, folder_name, [])
+        return _choose(_in_zip(path, entries), entries, folder_name, [])
     if not path.is_dir():
         raise LayoutNotFoundError([f"{path}: does not exist"])
 
     here = FolderStorage(path)
-    if all(here.has_folder(folder) for folder in folders):
+    if _complete(here, entries):
         return here
-    looked = [_describe(here, folders)]
+    looked = [_describe(here, entries)]
     try:
-        entries = sorted(path.iterdir())
+        inside = sorted(path.iterdir())
     except OSError as error:
         raise LayoutNotFoundError([f"{path}: cannot be listed ({error.strerror})"]) from error
     if not os.path.exists(path / folder_name):
         looked.append(f"{path / folder_name}: does not exist")
-    children: list[Storage] = [FolderStorage(entry) for entry in entries if os.path.isdir(entry)]
-    near = [child for child in children if any(child.has_folder(folder) for folder in folders)]
+    children: list[Storage] = [FolderStorage(child) for child in inside if os.path.isdir(child)]
+    near = [child for child in children if any(child.has(entry) for entry in entries)]
     looked.append(f"{path}/*/: {len(children)} folders, {len(near)} of them with one of the names")
     stem = _stem(folder_name)
-    zips = [e for e in entries if e.suffix.lower() == ".zip" and e.name.lower().startswith(stem)]
-    if not any(_complete(child, folders) for child in near):
+    zips = [e for e in inside if e.suffix.lower() == ".zip" and e.name.lower().startswith(stem)]
+    if not any(_complete(child, entries) for child in near):
         looked.append(f"{path}/{folder_name.partition('-')[0]}*.zip: {len(zips)} files")
         for archive in zips:
             try:
-                near += _in_zip(archive, folders)
+                near += _in_zip(archive, entries)
             except LayoutNotFoundError as error:
                 looked += error.looked
-    return _choose(near, folders, folder_name, looked)
+    return _choose(near, entries, folder_name, looked)
 
 
 def _stem(folder_name: str) -> str:
     return folder_name.partition("-")[0].lower()
 
 
-def _complete(storage: Storage, folders: Iterable[str]) -> bool:
-    return all(storage.has_folder(folder) for folder in folders)
+def _complete(storage: Storage, entries: Iterable[str]) -> bool:
+    return all(storage.has(entry) for entry in entries)
 
 
-def _describe(storage: Storage, folders: Sequence[str]) -> str:
-    missing = [folder for folder in folders if not storage.has_folder(folder)]
-    if len(missing) == len(folders):
-        return f"{storage.location}: holds none of {', '.join(folders)}"
-    present = [folder for folder in folders if folder not in missing]
+def _describe(storage: Storage, entries: Sequence[str]) -> str:
+    missing = [entry for entry in entries if not storage.has(entry)]
+    if len(missing) == len(entries):
+        return f"{storage.location}: holds none of {', '.join(entries)}"
+    present = [entry for entry in entries if entry not in missing]
     return f"{storage.location}: holds {', '.join(present)} but not {', '.join(missing)}"
 
 
-def _in_zip(path: Path, folders: Sequence[str]) -> list[Storage]:
-    """Every place of a zip where one of the folders is."""
+def _in_zip(path: Path, entries: Sequence[str]) -> list[Storage]:
+    """Every place of a zip where one of the entries is."""
     try:
         archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError) as error:
         reason = f"{path}: not a readable zip file ({error}); is the download complete?"
         raise LayoutNotFoundError([reason]) from error
-    prefixes = set()
+    places: set[str] = set()
     for name in archive.namelist():
-        parts = name.split("/")[:-1]
-        if parts and parts[0] != "__MACOSX":
-            prefixes |= {
-                "".join(f"{part}/" for part in parts[:i])
-                for i, part in enumerate(parts)
-                if part in folders
-            }
+        if not name.startswith("__MACOSX/"):
+            parts = name.rstrip("/").split("/")
+            places |= {"/".join(parts[:depth]) for depth in range(1, len(parts) + 1)}
+    prefixes = {
+        place.removesuffix(entry)
+        for place in places
+        for entry in entries
+        if f"/{place}".endswith(f"/{entry}")
+    }
     if not prefixes:
         top = sorted({name.split("/")[0] for name in archive.namelist()})
         archive.close()
         found = ", ".join(top[:5]) or "nothing"
-        raise LayoutNotFoundError(
-            [f"{path}: no folder {', '.join(folders)} in it (it holds {found})"]
-        )
+        raise LayoutNotFoundError([f"{path}: no {' or '.join(entries)} in it (it holds {found})"])
     lock = threading.Lock()
     return [ZipStorage(archive, prefix, lock) for prefix in sorted(prefixes)]
 
 
 def _choose(
-    storages: Sequence[Storage], folders: Sequence[str], folder_name: str, looked: Sequence[str]
+    storages: Sequence[Storage], entries: Sequence[str], folder_name: str, looked: Sequence[str]
 ) -> Storage:
-    complete = [storage for storage in storages if _complete(storage, folders)]
+    complete = [storage for storage in storages if _complete(storage, entries)]
     if not complete:
-        raise LayoutNotFoundError([*looked, *(_describe(storage, folders) for storage in storages)])
+        raise LayoutNotFoundError([*looked, *(_describe(storage, entries) for storage in storages)])
     names = [Path(storage.location).name.lower() for storage in complete]
     for wanted in (
         [s for s, name in zip(complete, names, strict=True) if name == folder_name.lower()],

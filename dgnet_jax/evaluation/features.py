@@ -7,13 +7,13 @@ prime . prime + alpha * fine . fine, with alpha 0.5 in every published figure.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
 
+from dgnet_jax.batching import map_batches
 from dgnet_jax.errors import InputError
 
 Embeddings = tuple[jax.Array, jax.Array]
@@ -81,17 +81,8 @@ def embed(
         raise InputError(
             f"images: found shape {images.shape}. Give at least one image, (n, height, width, 3)."
         )
-    _check_batch_size(batch_size, images.shape[1:], sharding)
-    fetched: list[np.ndarray] = []
-    waiting: Embeddings | None = None
-    for batch in _padded_batches(images, batch_size):
-        dispatched = features_fn(_to_device(batch, sharding))
-        if waiting is not None:
-            fetched.append(_fetch(waiting))
-        waiting = dispatched
-    assert waiting is not None
-    fetched.append(_fetch(waiting))
-    return np.concatenate(fetched)[: len(images)]
+    batches = map_batches(features_fn, images, batch_size=batch_size, sharding=sharding)
+    return np.concatenate([np.stack(pair, axis=1, dtype=np.float32) for pair in batches])
 
 
 def ranking_features(
@@ -118,47 +109,3 @@ def ranking_features(
     if alpha == 0:
         return prime
     return np.concatenate([prime, np.sqrt(alpha).astype(fine.dtype) * fine], axis=1)
-
-
-def _padded_batches(images: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
-    """Consecutive batches of one shape, the last filled up with zeros."""
-    for start in range(0, len(images), batch_size):
-        batch = images[start : start + batch_size]
-        missing = batch_size - len(batch)
-        if missing:
-            batch = np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), batch.dtype)])
-        yield batch
-
-
-def _check_batch_size(
-    batch_size: int, image_shape: tuple[int, ...], sharding: jax.sharding.Sharding | None
-) -> None:
-    if batch_size < 1:
-        raise InputError(f"batch_size: found {batch_size}. Give 1 or more.")
-    if sharding is None:
-        return
-    try:
-        sharding.shard_shape((batch_size, *image_shape))
-    except ValueError as error:
-        raise InputError(
-            f"batch_size: {batch_size} images do not divide over {sharding.num_devices} devices."
-            " Give a multiple of the number of devices."
-        ) from error
-
-
-def _to_device(batch: np.ndarray, sharding: jax.sharding.Sharding | None) -> jax.Array:
-    if sharding is None:
-        return jnp.asarray(batch)
-    # Each process holds the whole batch and hands over the rows of its own devices.
-    return jax.make_array_from_callback(batch.shape, sharding, lambda index: batch[index])
-
-
-def _fetch(embeddings: Embeddings) -> np.ndarray:
-    """(batch, 2, dim) float32 on the host, gathered from all processes."""
-    return np.stack([_to_host(embedding) for embedding in embeddings], axis=1)
-
-
-def _to_host(array: jax.Array) -> np.ndarray:
-    if not (array.is_fully_addressable or array.is_fully_replicated):
-        array = multihost_utils.process_allgather(array, tiled=True)
-    return np.asarray(array, dtype=np.float32)

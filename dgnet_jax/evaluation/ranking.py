@@ -1,4 +1,4 @@
-"""Rank@k, average precision and mINP of a query set against a gallery.
+"""The ranks of every query's hits in a gallery.
 
 The protocol is Market-1501's (Zheng et al., ICCV 2015). For each query the gallery items of the
 same identity *and* the same camera are removed, and so is junk (identity -1); distractors
@@ -13,13 +13,14 @@ the items ahead of it are counted.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from dgnet_jax.errors import InputError
+from dgnet_jax.evaluation.metrics import RANKS, summarise
 
 JUNK = -1
 DISTRACTOR = 0
@@ -28,55 +29,20 @@ DISTRACTOR = 0
 # to 82k items). Market-1501 has 17 hits per query on average, MSMT17 under 30.
 _MAX_COUNTED_HITS = 500
 
-
-def average_precision_trapezoid(hit_ranks: np.ndarray) -> float:
-    """Area under the precision-recall curve by the trapezoid rule: Market's own AP.
-
-    With r_i the rank of hit i, both from 0, and G hits: (1/G) sum of half of
-    [i/r_i + (i+1)/(r_i+1)], where the first fraction is 1 if r_i = 0 (the program of Zheng et al.,
-    ICCV 2015). Every mAP that DG-Net and the thesis print is the mean of these.
-
-    Args:
-        hit_ranks: (hits,) integers, rising, from 0.
-
-    Returns:
-        The average precision in [0, 1]; 0 without a hit.
-    """
-    if len(hit_ranks) == 0:
-        return 0.0
-    found = np.arange(len(hit_ranks))
-    before = np.where(hit_ranks == 0, 1.0, found / np.maximum(hit_ranks, 1))
-    return float(np.mean(0.5 * (before + (found + 1) / (hit_ranks + 1))))
+# (query features, gallery features, tile_bytes) to the rows of the (queries, gallery) scores in
+# order, larger for more alike, as blocks that may be overwritten.
+Scorer = Callable[[np.ndarray, np.ndarray, int], Iterable[np.ndarray]]
 
 
-def average_precision_standard(hit_ranks: np.ndarray) -> float:
-    """Mean precision at the hits, (1/G) sum of (i+1)/(r_i+1): the mAP of most later papers.
-
-    Args:
-        hit_ranks: (hits,) integers, rising, from 0.
-
-    Returns:
-        The average precision in [0, 1]; 0 without a hit.
-    """
-    if len(hit_ranks) == 0:
-        return 0.0
-    return float(np.mean(np.arange(1, len(hit_ranks) + 1) / (hit_ranks + 1)))
-
-
-def inverse_negative_penalty(hit_ranks: np.ndarray) -> float:
-    """G / (rank of the last hit + 1): how far down the hardest match lies.
-
-    Its mean is mINP (Ye et al., Deep Learning for Person Re-identification, arXiv 2001.04193).
-
-    Args:
-        hit_ranks: (hits,) integers, rising, from 0.
-
-    Returns:
-        A value in [0, 1]; 0 without a hit.
-    """
-    if len(hit_ranks) == 0:
-        return 0.0
-    return float(len(hit_ranks) / (hit_ranks[-1] + 1))
+def inner_products(
+    query: np.ndarray, gallery: np.ndarray, tile_bytes: int = 2**26
+) -> Iterator[np.ndarray]:
+    """Blocks of rows of query . gallery, in one buffer that the next block overwrites."""
+    rows = max(1, min(len(query), tile_bytes // (len(gallery) * gallery.itemsize)))
+    buffer = np.empty((rows, len(gallery)), gallery.dtype)
+    for start in range(0, len(query), rows):
+        block = query[start : start + rows]
+        yield np.matmul(block, gallery.T, out=buffer[: len(block)])
 
 
 def evaluate_ranking(
@@ -87,10 +53,11 @@ def evaluate_ranking(
     gallery_ids: ArrayLike,
     gallery_cameras: ArrayLike,
     *,
-    ranks: Sequence[int] = (1, 5, 10),
+    ranks: Sequence[int] = RANKS,
+    scorer: Scorer = inner_products,
     tile_bytes: int = 2**26,
 ) -> dict[str, float | int]:
-    """Ranks the gallery for every query by the inner product of features, and summarises.
+    """Ranks the gallery for every query, by the inner product of features if not told otherwise.
 
     Args:
         query_features: (queries, dim) real, weighted as they are to be compared
@@ -101,6 +68,7 @@ def evaluate_ranking(
         gallery_ids: (gallery,); -1 is junk, 0 a distractor.
         gallery_cameras: (gallery,).
         ranks: the k of each Rank@k.
+        scorer: compares features; `reranking.KReciprocal().scores` re-ranks.
         tile_bytes: the largest block of scores held at a time. It changes no result, except
             through the last bit of a score.
 
@@ -118,48 +86,19 @@ def evaluate_ranking(
         gallery_features,
         gallery_ids,
         gallery_cameras,
+        scorer=scorer,
         tile_bytes=tile_bytes,
     )
+    return summarise(hits, ranks) | gallery_counts(gallery_ids)
+
+
+def gallery_counts(gallery_ids: ArrayLike) -> dict[str, int]:
+    """`gallery` (junk taken out, distractors included), `junk` and `distractors`."""
     identities = np.asarray(gallery_ids)
-    return summarise(hits, ranks) | {
+    return {
         "gallery": int(np.count_nonzero(identities != JUNK)),
         "junk": int(np.count_nonzero(identities == JUNK)),
         "distractors": int(np.count_nonzero(identities == DISTRACTOR)),
-    }
-
-
-def summarise(
-    hits: Sequence[np.ndarray], ranks: Sequence[int] = (1, 5, 10)
-) -> dict[str, float | int]:
-    """Rank@k, both mAPs and mINP from the ranks of every query's hits.
-
-    Rank@k and the trapezoid mAP divide by all queries, so that one without a valid hit counts as
-    zero, as in Market's program; `mAP_standard` and `mINP` leave such queries out of the mean, as
-    later programs do (0 if all are such).
-
-    Args:
-        hits: for each query the (hits,) rising ranks of its hits, from 0; empty if it has none.
-        ranks: the k of each Rank@k.
-
-    Returns:
-        `rank1` and so on for each k, `mAP` (trapezoid), `mAP_standard` and `mINP` as fractions,
-        `queries` and `queries_without_match` as counts.
-
-    Raises:
-        InputError: if there is no query or a rank is below 1.
-    """
-    if len(hits) == 0:
-        raise InputError("hits: there is no query. Check the query folder.")
-    if any(k < 1 for k in ranks):
-        raise InputError(f"ranks: found {tuple(ranks)}. Give values of 1 and above.")
-    matched = [ranks_of_query for ranks_of_query in hits if len(ranks_of_query)]
-    first = np.array([ranks_of_query[0] for ranks_of_query in matched])
-    return {f"rank{k}": np.count_nonzero(first < k) / len(hits) for k in ranks} | {
-        "mAP": sum(map(average_precision_trapezoid, matched)) / len(hits),
-        "mAP_standard": sum(map(average_precision_standard, matched)) / max(len(matched), 1),
-        "mINP": sum(map(inverse_negative_penalty, matched)) / max(len(matched), 1),
-        "queries": len(hits),
-        "queries_without_match": len(hits) - len(matched),
     }
 
 
@@ -171,6 +110,7 @@ def rank_hits(
     gallery_ids: ArrayLike,
     gallery_cameras: ArrayLike,
     *,
+    scorer: Scorer = inner_products,
     tile_bytes: int = 2**26,
 ) -> list[np.ndarray]:
     """The rising ranks, from 0, of each query's hits; empty if it has none.
@@ -197,9 +137,7 @@ def rank_hits(
     if not kept.all():
         gallery = gallery[kept]
     dtype = np.result_type(query, gallery)
-    tiles = _score_tiles(
-        query.astype(dtype, copy=False), gallery.astype(dtype, copy=False), tile_bytes
-    )
+    tiles = scorer(query.astype(dtype, copy=False), gallery.astype(dtype, copy=False), tile_bytes)
     return rank_hits_of_scores(tiles, *query_labels, identities[kept], cameras[kept])
 
 
@@ -250,15 +188,6 @@ def _ranks_in_row(scores: np.ndarray, hits: np.ndarray) -> np.ndarray:
         for hit in hits
     ]
     return np.sort(np.array(ahead, dtype=np.int64))
-
-
-def _score_tiles(query: np.ndarray, gallery: np.ndarray, tile_bytes: int) -> Iterator[np.ndarray]:
-    """Blocks of query . gallery, in one buffer that the next block overwrites."""
-    rows = max(1, min(len(query), tile_bytes // (len(gallery) * gallery.itemsize)))
-    buffer = np.empty((rows, len(gallery)), gallery.dtype)
-    for start in range(0, len(query), rows):
-        block = query[start : start + rows]
-        yield np.matmul(block, gallery.T, out=buffer[: len(block)])
 
 
 def _features(values: ArrayLike, name: str) -> np.ndarray:

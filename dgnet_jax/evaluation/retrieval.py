@@ -9,11 +9,17 @@ import numpy as np
 from absl import logging
 
 from dgnet_jax.data.pipeline import CachedSplit, ReidData
-from dgnet_jax.evaluation.features import Embeddings, embed, ranking_features
-from dgnet_jax.evaluation.ranking import evaluate_ranking
+from dgnet_jax.evaluation.features import Embeddings, embed
+from dgnet_jax.evaluation.variants import Embedded, Metrics, Variant, rank
 from dgnet_jax.parallel import Placement
 
-Metrics = dict[str, float]
+# Images on the host, (n, rows, columns, 3) uint8, to (n, 2, dim) prime and fine embeddings.
+Embedder = Callable[[np.ndarray], np.ndarray]
+
+
+def embed_split(embedder: Embedder, split: CachedSplit) -> Embedded:
+    """The embeddings of a split's images, with their labels."""
+    return Embedded(embedder(split.images), split.identities, split.cameras)
 
 
 def evaluate_retrieval(
@@ -40,25 +46,15 @@ def evaluate_retrieval(
     devices = placement.mesh.size
     batch_size = -(-config.evaluation.batch_size // devices) * devices
 
-    def features(split: CachedSplit) -> np.ndarray:
-        embeddings = embed(
-            features_fn, split.images, batch_size=batch_size, sharding=placement.sharded
-        )
-        return ranking_features(embeddings[:, 0], embeddings[:, 1], alpha)
+    def embedder(images: np.ndarray) -> np.ndarray:
+        return embed(features_fn, images, batch_size=batch_size, sharding=placement.sharded)
 
     query, gallery = data.query, data.gallery
-    metrics = evaluate_ranking(
-        features(query),
-        query.identities,
-        query.cameras,
-        features(gallery),
-        gallery.identities,
-        gallery.cameras,
-    )
+    ranked = rank(Variant(alpha), embed_split(embedder, query), embed_split(embedder, gallery))
     logging.info(
         "evaluated %d queries against %d images in %.0f s",
         len(query.images),
         len(gallery.images),
         time.perf_counter() - started,
     )
-    return metrics
+    return ranked.metrics

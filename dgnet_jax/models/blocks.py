@@ -18,6 +18,10 @@ Initializer = jax.nn.initializers.Initializer
 LEAKY_SLOPE = 0.2
 NORM_EPSILON = 1e-5
 
+# Pixels from which a weight gradient is a loop of matmuls on a CPU, and of one turn of that loop.
+_LARGE_MAP = 1024
+_PIXELS_AT_ONCE = 8192
+
 # Encoder, decoder and MLPs: kaiming normal, fan-in, gain sqrt 2.
 kaiming_fan_in = jax.nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
@@ -115,10 +119,15 @@ def _canonical_backward(
 ) -> tuple[Array, Array]:
     x, kernel = saved
     rows, columns = kernel.shape[:2]
-    # Weights: channels take the place of the batch, strides that of dilations.
-    weights = _padded_convolution(
-        x.transpose(3, 1, 2, 0), gradient.transpose(1, 2, 0, 3), dilation, stride
-    )[:, :rows, :columns].transpose(1, 2, 0, 3)
+    large = gradient.shape[1] * gradient.shape[2] >= _LARGE_MAP
+    # A loop over the batch would gather a batch that is spread over devices.
+    if large and stride == 1 and jax.device_count() == 1:
+        weights = _weight_gradient_by_matmuls(x, kernel, dilation, gradient)
+    else:
+        # Channels take the place of the batch, strides that of dilations.
+        weights = _padded_convolution(
+            x.transpose(3, 1, 2, 0), gradient.transpose(1, 2, 0, 3), dilation, stride
+        )[:, :rows, :columns].transpose(1, 2, 0, 3)
     # Input: the mirrored kernel over the spread-out gradient; rows that no window reached are 0.
     padding = []
     for axis, size in ((1, rows), (2, columns)):
@@ -137,6 +146,46 @@ def _canonical_backward(
 
 
 _canonical_convolution.defvjp(_canonical_forward, _canonical_backward)
+
+
+def _weight_gradient_by_matmuls(x: Array, kernel: Array, dilation: int, gradient: Array) -> Array:
+    """The gradient of a kernel of stride 1: for some images at a time, one matmul for all taps.
+
+    Images shifted by the kernel's rows meet gradients shifted by its columns. As a convolution
+    XLA's CPU backend runs large maps at a fifth of this speed (jaxlib 0.10.2, measured).
+    """
+    rows, columns, features_in, features_out = kernel.shape
+    height, width = gradient.shape[1:3]
+    at_once = max(1, _PIXELS_AT_ONCE // (height * width))
+    while len(x) % at_once:
+        at_once -= 1
+
+    def add(total: Array, images: tuple[Array, Array]) -> tuple[Array, None]:
+        image, slope = images
+        shifted = [image[:, r * dilation : r * dilation + height] for r in range(rows)]
+        slopes = []
+        for column in range(columns):
+            left = column * dilation
+            slopes.append(
+                jnp.pad(slope, ((0, 0), (0, 0), (left, image.shape[2] - width - left), (0, 0)))
+            )
+        contracted = ((0, 1, 2), (0, 1, 2))
+        product = lax.dot_general(
+            jnp.concatenate(shifted, -1),
+            jnp.concatenate(slopes, -1),
+            (contracted, ((), ())),
+            preferred_element_type=total.dtype,
+        )
+        return total + product, None
+
+    chunks = (
+        x.reshape(-1, at_once, *x.shape[1:]),
+        gradient.reshape(-1, at_once, *gradient.shape[1:]),
+    )
+    start = jnp.zeros((rows * features_in, columns * features_out), statistics_dtype(x))
+    total, _ = lax.scan(add, start, chunks)
+    total = total.reshape(rows, features_in, columns, features_out).transpose(0, 2, 1, 3)
+    return total.astype(kernel.dtype)
 
 
 def _output_size(size: int, kernel: int, stride: int, dilation: int) -> int:

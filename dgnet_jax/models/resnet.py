@@ -73,9 +73,9 @@ def max_pool(x: jax.Array) -> jax.Array:
 
     for axis in (1, 2):
         outputs = (x.shape[axis] - 1) // 2 + 1
-        pad = [(0, 0, 0)] * x.ndim
-        pad[axis] = (1, 1, 0)
-        padded = lax.pad(x, jnp.asarray(-jnp.inf, x.dtype), pad)
+        pad = [(0, 0)] * x.ndim
+        pad[axis] = (1, 1)
+        padded = jnp.pad(x, pad, constant_values=-jnp.inf)
         first, second, third = (
             lax.slice_in_dim(padded, offset, offset + 2 * outputs - 1, 2, axis)
             for offset in range(3)

@@ -1,0 +1,42 @@
+"""How `launch.py` reads its command line."""
+
+import argparse
+import sys
+
+from absl import flags
+
+from configs import trained
+from dgnet_jax.errors import InputError
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """absl's parser; wrong fields and variants of a config are told without a traceback.
+
+    Args:
+        argv: `sys.argv` itself, where config_flags looks for overrides; see `add_trained_config`.
+    """
+    add_trained_config(argv)
+    try:
+        return flags.FLAGS(argv)
+    except AttributeError as error:
+        sys.exit(f"error: --config has no such field: {error}. configs/base.py lists all")
+    except (flags.Error, OSError, KeyError, TypeError, ValueError) as error:
+        # config_flags passes the error of a config file on as the text of its traceback.
+        _, found, message = str(error).rpartition(f"{InputError.__name__}: ")
+        sys.exit(f"error: {message.strip() if found else error}")
+
+
+def add_trained_config(argv: list[str]) -> None:
+    """Adds the work directory's configuration for all modes but training, if there is no --config.
+
+    Its fields can then be overridden like those of any other: `--config.data.root=DIR`.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in ("config", "mode", "workdir"):
+        parser.add_argument(f"--{name}", f"-{name}")
+    try:
+        given, _ = parser.parse_known_args(argv[1:])
+    except SystemExit:  # a flag without its value, which absl tells
+        return
+    if given.config is None and given.workdir and given.mode not in (None, "train"):
+        argv.insert(1, f"--config={trained.__file__}:{given.workdir}")

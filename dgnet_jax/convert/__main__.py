@@ -1,0 +1,101 @@
+"""The command of the package.
+
+python -m dgnet_jax.convert resnet50-0676ba61.pth resnet50.safetensors
+python -m dgnet_jax.convert CHECKPOINTS_OF_THE_RELEASED_PROGRAM dgnet.safetensors
+python -m dgnet_jax.convert --to-released runs/l1_rmse OUT_DIR
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from dgnet_jax.convert.architecture import KINDS
+from dgnet_jax.convert.released import Written, convert, released_state_dicts, write_released
+from dgnet_jax.errors import InputError
+
+_NETWORKS = "\n".join(f"  {kind}: {text}" for kind, text in KINDS.items())
+_DESCRIPTION = f"""\
+Converts PyTorch weights to a .safetensors file, without executing anything in them, or a trained
+DG-Net to the three files of the released program. Needs PyTorch. The networks that it knows:
+{_NETWORKS}
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Of the command line."""
+    result = argparse.ArgumentParser(
+        "python -m dgnet_jax.convert",
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="%(prog)s [--kind KIND] SOURCE [SOURCE ...] OUT.safetensors\n"
+        "       %(prog)s --to-released WORKDIR OUT_DIR [--step N]",
+    )
+    result.add_argument(
+        "paths",
+        nargs="+",
+        metavar="PATH",
+        help="a .pth file; or gen_*.pt, id_*.pt and dis_*.pt of a released checkpoint, or the "
+        "folder that holds them (its newest iteration is taken); then the file to write",
+    )
+    result.add_argument("--kind", choices=list(KINDS), help="what the file is; default: its keys'")
+    result.add_argument(
+        "--to-released",
+        action="store_true",
+        help="WORKDIR's checkpoint to OUT_DIR/gen_########.pt, id_########.pt, dis_########.pt",
+    )
+    result.add_argument("--step", type=int, help="--to-released: which checkpoint; default: last")
+    return result
+
+
+def report(written: Written) -> str:
+    """What was written, for people."""
+    lines = [f"{written.path}: {written.tensors} tensors of {', '.join(written.kinds)}"]
+    if written.missing:
+        lines.append(f"not in the source: {_listed(written.missing)}")
+    if written.unknown:
+        lines.append(f"left out, no layer of the networks here: {_listed(written.unknown)}")
+    if written.unused:
+        counters = sum(key.endswith("num_batches_tracked") for key in written.unused)
+        others = [key for key in written.unused if not key.endswith("num_batches_tracked")]
+        names = [*others, f"{counters} counters of batches"] if counters else others
+        lines.append(f"left out, used by nothing: {_listed(names)}")
+    if written.kinds[0] in ("gen", "id", "dis") and not {"gen", "id"} <= set(written.kinds):
+        lines.append("a part of a checkpoint: --config.released needs gen and id in one file")
+    return "\n".join(lines)
+
+
+def to_released(workdir: Path, folder: Path, step: int | None) -> list[Path]:
+    """A checkpoint of a work directory as the released program's three files."""
+    from dgnet_jax.convert.run import read_run
+
+    run = read_run(workdir, step)
+    state_dicts = released_state_dicts(run.generator, run.appearance, run.discriminator, run.step)
+    return write_released(state_dicts, folder, run.step)
+
+
+def _listed(keys: list[str], limit: int = 8) -> str:
+    more = f", ... ({len(keys)} in all)" if len(keys) > limit else ""
+    return ", ".join(keys[:limit]) + more
+
+
+def main(argv: list[str]) -> None:
+    """The command; what a user can mend ends it with status 1 and "error: ..."."""
+    arguments = parser().parse_args(argv)
+    paths = [Path(path) for path in arguments.paths]
+    try:
+        if arguments.to_released:
+            if len(paths) != 2 or arguments.kind:
+                raise InputError("--to-released takes WORKDIR and OUT_DIR, and --step")
+            workdir, folder = paths
+            for path in to_released(workdir, folder, arguments.step):
+                print(path)
+        else:
+            if len(paths) < 2 or arguments.step is not None:
+                raise InputError("give SOURCE and OUT.safetensors; --step is for --to-released")
+            print(report(convert(paths[:-1], paths[-1], arguments.kind)))
+    except (InputError, OSError) as error:  # OSError: a full disk, no permission
+        raise SystemExit(f"error: {error}") from error
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

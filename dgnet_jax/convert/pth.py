@@ -1,0 +1,112 @@
+"""PyTorch's files: read without executing anything in them, and written. Needs torch."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from dgnet_jax.errors import InputError
+
+# What people wrap a state dict in; the released program saves {"a": state dict}.
+_WRAPPERS = ("a", "state_dict", "model")
+
+
+def import_torch() -> ModuleType:
+    """PyTorch, which is no requirement of the package itself.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise InputError(
+            "PyTorch's files need PyTorch: pip install -r requirements-convert.txt, or torch"
+        ) from error
+    return torch
+
+
+def read_pth(path: str | Path) -> dict[str, np.ndarray]:
+    """The tensors of a PyTorch state dict file, read without executing anything in it.
+
+    A state dict inside {"a": ...} (the released program's form) is taken out, and DataParallel's
+    "module." before the keys is removed. Floating-point tensors become float32.
+
+    Raises:
+        InputError: PyTorch is missing, or the file is not a plain state dict of tensors.
+    """
+    torch = import_torch()
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except IsADirectoryError as error:
+        raise InputError(f"{path}: a folder, not a file") from error
+    except Exception as error:  # unpickling, zip and end-of-file errors of many kinds
+        raise InputError(
+            f"{path}: not a PyTorch state dict that can be read without executing code in it "
+            f"({_reason(error)}). Is the file complete? Whoever made it can save "
+            "model.state_dict() with torch.save"
+        ) from error
+    tensors = _unwrapped(content, torch)
+    if not tensors or not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
+        raise InputError(
+            f"{path}: expected a state dict (names to tensors), found {_description(content)}; "
+            "save model.state_dict() instead of the model"
+        )
+    return {
+        re.sub(r"^(module\.)+", "", str(key)): _to_numpy(tensor, torch, f"{path}: {key}")
+        for key, tensor in tensors.items()
+    }
+
+
+def save_pth(content: Mapping[str, Any], path: str | Path) -> None:
+    """torch.save of nested dicts whose leaves are NumPy arrays, as tensors."""
+    torch = import_torch()
+
+    def tensors(node: Any) -> Any:
+        if isinstance(node, Mapping):
+            return {key: tensors(value) for key, value in node.items()}
+        return torch.from_numpy(np.array(node))
+
+    # Through a file object: the archive would otherwise carry the temporary file's name.
+    with Path(path).open("wb") as file:
+        torch.save(tensors(content), file)
+
+
+def _unwrapped(content: Any, torch: ModuleType) -> Mapping[Any, Any]:
+    """The state dict in `content`; empty if there is none."""
+    if not isinstance(content, Mapping):
+        return {}
+    if not any(isinstance(value, torch.Tensor) for value in content.values()):
+        for name in _WRAPPERS:
+            if isinstance(content.get(name), Mapping):
+                return content[name]
+    return content
+
+
+def _to_numpy(tensor: Any, torch: ModuleType, name: str) -> np.ndarray:
+    try:
+        if tensor.is_floating_point():
+            # An expanded tensor of a few bytes may claim any size.
+            if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+                raise ValueError("more values than the file holds")
+            tensor = tensor.to(torch.float32)
+        return tensor.detach().numpy()
+    except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
+        raise InputError(f"{name}: not an ordinary tensor ({_reason(error)})") from error
+
+
+def _reason(error: Exception) -> str:
+    first = str(error).strip().partition("\n")[0].partition(". ")[0]
+    return f"{type(error).__name__}: {first[:200]}" if first else type(error).__name__
+
+
+def _description(content: Any) -> str:
+    if not isinstance(content, Mapping):
+        return type(content).__name__
+    entries = [f"{key!r}: {type(value).__name__}" for key, value in list(content.items())[:3]]
+    return f"a dictionary of {', '.join(entries) or 'nothing'}"

@@ -1,0 +1,50 @@
+"""All three networks of a training run's checkpoint, on the host."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from dgnet_jax.checkpoints import Checkpoints
+from dgnet_jax.inference import load_model
+from dgnet_jax.loop import DGNET_STAGE, stage_directory
+from dgnet_jax.parallel import to_host
+from dgnet_jax.workdir import load_config
+
+
+class Run(NamedTuple):
+    """generator, discriminator: parameters; appearance: variables; NumPy arrays. step: done."""
+
+    generator: dict[str, Any]
+    appearance: dict[str, Any]
+    discriminator: dict[str, Any]
+    step: int
+
+
+def read_run(workdir: str | Path, step: int | None = None) -> Run:
+    """Reads a checkpoint of DG-Net, the latest by default; no data set is needed.
+
+    Raises:
+        InputError: no such work directory or checkpoint.
+    """
+    config = load_config(workdir)
+    # A run that only evaluates released weights has none of its own.
+    config.released = ""
+    model = load_model(config, workdir, step)
+    images = jax.ShapeDtypeStruct((2, config.data.height, config.data.width, 3), "float32")
+    module = model.networks.discriminator
+    variables = jax.eval_shape(module.init, jax.random.key(0), images)
+    wanted = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=model.placement.replicated
+        ),
+        {"discriminator": variables["params"]},
+    )
+    with Checkpoints(stage_directory(Path(workdir), DGNET_STAGE), read_only=True) as checkpoints:
+        found = checkpoints.restore_part(wanted, model.step)
+    return Run(
+        to_host(model.generator),
+        to_host(model.appearance),
+        to_host(found["discriminator"]),
+        model.step,
+    )

@@ -1,0 +1,99 @@
+"""MSMT17 (Wei et al., CVPR 2018): 4,101 people, 15 cameras, JPEGs of varying size, text lists."""
+
+import os
+import re
+
+import numpy as np
+
+from dgnet_jax.data.counts import Counts
+from dgnet_jax.data.folders import find_storage, warn_of_strangers
+from dgnet_jax.data.splits import ReidDataset, Split
+from dgnet_jax.data.storage import Storage
+from dgnet_jax.errors import InputError
+
+EXAMPLE_NAME = "0000/0000_000_01_0303morning_0008_0.jpg"
+PUBLISHED = Counts(train=32_621, query=11_659, gallery=82_161, train_identities=1_041, cameras=15)
+
+# The training images of the usual protocol are those of both lists, 30,248 + 2,373.
+LISTS = {
+    "train": ("list_train.txt", "list_val.txt"),
+    "query": ("list_query.txt",),
+    "gallery": ("list_gallery.txt",),
+}
+# Of training and test images: the first release, and the second with its faces masked.
+IMAGE_FOLDERS = (("train", "test"), ("mask_train_v2", "mask_test_v2"))
+
+# Folder, file, identity. The name's fields: person, image, camera, time of day, frame, box.
+_LINE = re.compile(r"(\S+/\d+_\d+_(\d{2})_[^/\s]+\.jpg)\s+(\d{1,9})", re.ASCII)
+
+_WHAT_IT_IS = f"""\
+MSMT17 is a person re-identification data set of 4,101 people seen by 15 cameras (Wei et al., Person
+Transfer GAN to Bridge Domain Gap for Person Re-Identification, CVPR 2018). It is for research only
+and comes from its authors. --config.data.root names its folder, that folder's parent, or the .zip.
+Expected:
+
+    MSMT17_V1/
+      train/              or mask_train_v2/: images such as {EXAMPLE_NAME}
+      test/               or mask_test_v2/
+      list_train.txt      30,248 lines such as "{EXAMPLE_NAME} 0"
+      list_val.txt         2,373 lines
+      list_query.txt      11,659 lines
+      list_gallery.txt    82,161 lines"""
+
+
+def read_msmt17(root: str | os.PathLike[str]) -> ReidDataset:
+    """Lists MSMT17 as its text files do; training images are those of list_train and list_val.
+
+    The lists count people from 0, in training and test images apart. Identities here are these
+    numbers plus 1, since 0 stands for a distractor, which MSMT17 does not have.
+
+    Args:
+        root: the extracted folder, its parent, or the zip, which is read in place.
+
+    Raises:
+        InputError: nothing there, a list or folder is missing, or a list has no line of an image.
+    """
+    lists = [name for names in LISTS.values() for name in names]
+    layouts = [[*folders, *lists] for folders in IMAGE_FOLDERS]
+    storage, which = find_storage("MSMT17", root, layouts, "MSMT17", _WHAT_IT_IS)
+    train_folder, test_folder = IMAGE_FOLDERS[which]
+    strangers: list[str] = []
+    splits = {
+        split: _read_lists(
+            split, names, train_folder if split == "train" else test_folder, storage, strangers
+        )
+        for split, names in LISTS.items()
+    }
+    warn_of_strangers(f"{EXAMPLE_NAME} 0", storage, strangers)
+    return ReidDataset("msmt17", **splits)
+
+
+def _read_lists(
+    split: str, names: tuple[str, ...], folder: str, storage: Storage, strangers: list[str]
+) -> Split:
+    """The images of some lists; lines that are none are appended to `strangers`."""
+    files, identities, cameras = [], [], []
+    for name in names:
+        try:
+            text = storage.read_bytes(name).decode("utf-8-sig", errors="replace")
+        except OSError as error:
+            raise InputError(f"{storage.path(name)}: cannot be read ({error})") from error
+        for number, line in enumerate(text.splitlines(), 1):
+            match = _LINE.fullmatch(line.strip())
+            if match:
+                files.append(f"{folder}/{match[1]}")
+                cameras.append(int(match[2]))
+                identities.append(int(match[3]) + 1)
+            elif line.strip():
+                strangers.append(f"{name}:{number}: {line.strip()[:80]}")
+    if not files:
+        raise InputError(
+            f"{storage.path(names[0])}: no line such as '{EXAMPLE_NAME} 0' in it.\n\n{_WHAT_IT_IS}"
+        )
+    return Split(
+        split,
+        tuple(files),
+        np.array(identities, np.int32),
+        np.array(cameras, np.int32),
+        storage,
+    )

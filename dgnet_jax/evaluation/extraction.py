@@ -1,0 +1,73 @@
+"""Inception features of images on the host, in batches over all devices."""
+
+import zlib
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from dgnet_jax.batching import run_batches
+from dgnet_jax.models.inception import inception_features, load_inception
+from dgnet_jax.parallel import Placement, place
+
+BATCH_SIZE = 64
+
+
+@dataclass(frozen=True, eq=False)
+class InceptionExtractor:
+    """Images (n, height, width, 3) uint8 of one size to (n, dims) float32 features.
+
+    Attributes:
+        params: of `Inception(dims)`, on the devices.
+        dims: 64, 192, 768 or 2048.
+        batch_size: images per call over all devices.
+        name: the network, its dims and a sum of its weights; another name means other features.
+    """
+
+    params: Any
+    dims: int
+    batch_size: int
+    name: str
+    placement: Placement
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        function = partial(_features, self.params, dims=self.dims)
+        return run_batches(
+            function, images, batch_size=self.batch_size, sharding=self.placement.sharded
+        )
+
+
+@partial(jax.jit, static_argnames="dims")
+def _features(params: Any, images: jax.Array, dims: int) -> jax.Array:
+    return inception_features(params, images, dims)
+
+
+def load_extractor(
+    weights: str | Path, dims: int = 2048, batch_size: int = BATCH_SIZE
+) -> InceptionExtractor:
+    """The FID Inception from a .safetensors file.
+
+    Args:
+        weights: in pytorch-fid's names, as `python -m dgnet_jax.convert` writes it.
+        dims: 64, 192, 768 or 2048.
+        batch_size: rounded up to a multiple of the devices.
+
+    Raises:
+        InputError: the file is missing, unreadable, or lacks what `dims` needs.
+    """
+    params = load_inception(weights, dims)
+    placement = place()
+    devices = placement.mesh.size
+    checksum = 0
+    for leaf in jax.tree.leaves(params):
+        checksum = zlib.crc32(np.ascontiguousarray(leaf).data, checksum)
+    return InceptionExtractor(
+        placement.put_state(params),
+        dims,
+        -(-max(batch_size, 1) // devices) * devices,
+        f"inception-2015-12-05 {dims} {checksum:08x}",
+        placement,
+    )

@@ -1,0 +1,77 @@
+"""The measures of generated images that `--mode=evaluate` reports: one function for all."""
+
+from functools import partial
+from pathlib import Path
+
+import ml_collections
+from absl import logging
+
+from dgnet_jax.data.folders import JUNK
+from dgnet_jax.data.pipeline import ReidData
+from dgnet_jax.errors import InputError
+from dgnet_jax.evaluation.extraction import InceptionExtractor, load_extractor
+from dgnet_jax.evaluation.protocol import FeatureFn, RealImages, Results, evaluate_generated
+from dgnet_jax.generate.protocol import swapped_training_images
+from dgnet_jax.inference import DGNet, load_teacher_model
+
+
+def measure_images(
+    config: ml_collections.ConfigDict,
+    model: DGNet,
+    data: ReidData,
+    *,
+    cache: str | Path | None = None,
+    keep: str | Path | None = None,
+) -> Results:
+    """DG-Net's protocol for a model on a data set, with the networks that there are.
+
+    Args:
+        config: `inception` ("" leaves FID and KID out), `evaluation.fid_dims`,
+            `evaluation.fid_images`, `evaluation.batch_size`, `seed`; `teacher` for its network.
+        model: paints one image for every training image.
+        data: training images, and the gallery for the floor.
+        cache: a file for the Inception features of real images, see `RealImages`.
+        keep: a folder for the generated pictures, see `evaluate_generated`.
+
+    Returns:
+        What `evaluate_generated` returns; `teacher_missing` says why there is no teacher.
+
+    Raises:
+        InputError: the file of `config.inception` cannot be used.
+    """
+    inception = _inception(config)
+    missing: Results = {}
+    teacher: FeatureFn | None = None
+    try:
+        teacher = load_teacher_model(config, model.source).embeddings
+    except InputError as error:
+        missing["teacher_missing"] = (
+            f"identity consistency and the Frechet distance in the teacher's space are not "
+            f"available: {error}"
+        )
+    gallery = data.gallery
+    real = RealImages(
+        data.train_images,
+        data.train_labels,
+        gallery.images[gallery.identities != JUNK],
+        inception=inception,
+        teacher=teacher,
+        limit=config.evaluation.get("fid_images", 0),
+        seed=config.seed,
+        cache=cache,
+    )
+    logging.info("measuring %d generated images", len(real.images))
+    generate = partial(swapped_training_images, model, seed=config.seed)
+    return evaluate_generated(generate, real, keep=keep) | missing
+
+
+def _inception(config: ml_collections.ConfigDict) -> InceptionExtractor | None:
+    path = config.get("inception", "")
+    if not path:
+        return None
+    try:
+        return load_extractor(
+            path, config.evaluation.get("fid_dims", 2048), config.evaluation.batch_size
+        )
+    except InputError as error:
+        raise InputError(f"--config.inception: {error}") from error

@@ -1,0 +1,41 @@
+"""Multi-query ranking: a query is the mean of all images of its person by its camera.
+
+Market-1501 gives these images in `gt_bbox` (Zheng et al., ICCV 2015); DG-Net's multi-query numbers
+average their features.
+"""
+
+import numpy as np
+
+
+def average_queries(
+    query_features: np.ndarray,
+    query_ids: np.ndarray,
+    query_cameras: np.ndarray,
+    more_features: np.ndarray,
+    more_ids: np.ndarray,
+    more_cameras: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Replaces each query's features by the mean over its identity's images of its camera.
+
+    Args:
+        query_features: (queries, dim), as they are ranked.
+        query_ids, query_cameras: (queries,) integers.
+        more_features: (images, dim), of the same kind.
+        more_ids, more_cameras: (images,) integers.
+
+    Returns:
+        (queries, dim) features, not normalised again; a query without any such image keeps its own.
+        (queries,) the number of images averaged, 0 for those.
+    """
+    labels = np.stack(
+        [np.concatenate([query_ids, more_ids]), np.concatenate([query_cameras, more_cameras])]
+    )
+    groups, group = np.unique(labels, axis=1, return_inverse=True)
+    of_queries, of_more = group[: len(query_ids)], group[len(query_ids) :]
+    counts = np.bincount(of_more, minlength=groups.shape[1])
+    sums = np.zeros((groups.shape[1], query_features.shape[1]))
+    np.add.at(sums, of_more, more_features)
+    means = (sums / np.maximum(counts, 1)[:, None])[of_queries]
+    found = counts[of_queries]
+    features = np.where(found[:, None] > 0, means, query_features)
+    return features.astype(query_features.dtype), found

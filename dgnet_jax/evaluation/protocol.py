@@ -1,0 +1,356 @@
+"""DG-Net's measurement of generated images (dgnet.md, section 5).
+
+    real = RealImages(images, labels, gallery, inception=load_extractor(FILE), teacher=embed)
+    results = evaluate_generated(partial(swapped_training_images, model, seed=0), real)
+
+One generated image for every training image, against all training images, at 256 x 128. As PNG,
+that is as painted, and as the published protocol has it, after JPEG at Pillow's default quality.
+"""
+
+import io
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from absl import logging
+from PIL import Image
+
+from dgnet_jax.atomic import replacing
+from dgnet_jax.errors import InputError
+from dgnet_jax.evaluation.consistency import identity_consistency
+from dgnet_jax.evaluation.diversity import PAIRS, diversity, same_identity_pairs
+from dgnet_jax.evaluation.extraction import InceptionExtractor
+from dgnet_jax.evaluation.fid import FeatureStatistics
+from dgnet_jax.evaluation.kid import kid
+from dgnet_jax.models.inception import HOW_TO_GET_WEIGHTS
+
+HEIGHT, WIDTH = 256, 128
+CHUNK = 256
+
+# Images on the host, (n, height, width, 3) uint8, to (n, dim) features.
+FeatureFn = Callable[[np.ndarray], np.ndarray]
+# Training images to one picture each: (indices (b,), pictures (b, height, width, 3) uint8), ...
+Generate = Callable[[np.ndarray], Iterable[tuple[np.ndarray, np.ndarray]]]
+Results = dict[str, float | int | bool | str]
+
+# Second word of the seed sequences of the choices of images.
+_TRAIN, _GALLERY = 801, 802
+_MIN_FEATURES = 4
+
+
+class RealImages:
+    """The images that generated ones are compared with; their features are computed once.
+
+    Attributes:
+        images, labels: (n, rows, columns, 3) uint8 training images and their identities (n,).
+        gallery: images of other people, (m, rows, columns, 3) uint8, or None.
+        inception, teacher: networks, or None.
+    """
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        gallery: np.ndarray | None = None,
+        *,
+        inception: InceptionExtractor | None = None,
+        teacher: FeatureFn | None = None,
+        limit: int = 0,
+        seed: int = 0,
+        cache: str | Path | None = None,
+    ) -> None:
+        """Takes the images; nothing is computed yet.
+
+        Args:
+            images, labels, gallery: as above, of any size in pixels. Leave junk out.
+            inception: of FID and KID; None leaves them out.
+            teacher: of the Frechet distance in its space and of identity consistency: an evaluator
+                that did not train with the generator; None leaves them out.
+            limit: at most so many training images and so many gallery images, a seeded choice, as
+                if there were no more; 0 takes all.
+            seed: of that choice, of diversity's pairs and of KID's subsets.
+            cache: an .npz that keeps Inception features of the real images from one process to the
+                next. It is checked by a sum over images and weights.
+        """
+        self.seed = seed
+        chosen = _choice(len(images), limit, seed, _TRAIN)
+        self.images, self.labels = images[chosen], np.asarray(labels)[chosen]
+        self.gallery = gallery
+        if gallery is not None:
+            self.gallery = gallery[_choice(len(gallery), limit, seed, _GALLERY)]
+        self.inception, self.teacher = inception, teacher
+        self._cache = None if cache is None else Path(cache)
+        self._stored = _read_cache(self._cache)
+        self._features: dict[tuple[str, str], np.ndarray] = {}
+
+    def inception_features(self, split: str) -> np.ndarray:
+        """(images, dims) of split "train" or "gallery"."""
+        assert self.inception is not None
+        if ("inception", split) not in self._features:
+            images = self._split(split)
+            name = f"{self.inception.name} {HEIGHT}x{WIDTH} {_checksum(images)}"
+            if name not in self._stored:
+                self._stored[name] = self._extract(self.inception, images)
+                self._write_cache()
+            self._features["inception", split] = self._stored[name]
+        return self._features["inception", split]
+
+    def teacher_features(self, split: str) -> np.ndarray:
+        """(images, dim) of split "train" or "gallery"."""
+        assert self.teacher is not None
+        if ("teacher", split) not in self._features:
+            features = self._extract(self.teacher, self._split(split))
+            self._features["teacher", split] = features
+        return self._features["teacher", split]
+
+    def _split(self, split: str) -> np.ndarray:
+        images = self.images if split == "train" else self.gallery
+        assert images is not None
+        return images
+
+    @staticmethod
+    def _extract(function: FeatureFn, images: np.ndarray) -> np.ndarray:
+        parts = [
+            function(resize_bicubic(images[start : start + CHUNK]))
+            for start in range(0, len(images), CHUNK)
+        ]
+        return np.concatenate(parts)
+
+    def _write_cache(self) -> None:
+        if self._cache is not None and jax.process_index() == 0:
+            self._cache.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(self._cache) as temporary, temporary.open("wb") as stream:
+                np.savez(stream, **self._stored)
+
+
+def evaluate_generated(
+    generate: Generate,
+    real: RealImages,
+    *,
+    pairs: int = PAIRS,
+    keep: str | Path | None = None,
+) -> Results:
+    """Measures a generator by DG-Net's protocol.
+
+    Generated images are measured as they come and not kept, but for those of diversity's pairs.
+
+    Args:
+        generate: called with `real.images`; yields one picture for every one of them, with its
+            appearance, in any order and in batches of any size, such as
+            `partial(generate.protocol.swapped_training_images, model, seed=seed)`.
+        real: the real images and the networks.
+        pairs: same-identity pairs of SSIM diversity, at most as many as there are images.
+        keep: a folder for the pictures, png/INDEX.png and jpeg/INDEX.jpg; None writes nothing.
+
+    Returns:
+        A flat dictionary. Counts `generated`, `real`, `gallery`.
+        With Inception: `dims`; `fid_png` and `fid_jpeg`, with `kid_mean`, `kid_sd`,
+        `kid_jpeg_mean`, `kid_jpeg_sd` over `kid_subsets` of `kid_subset_size`; `fid_real`,
+        `kid_real_mean`, `kid_real_sd`, training images against the gallery: the floor;
+        `fid_singular`, whether some set is too small for its dims. Without, `inception_missing`
+        says how to get it.
+        With the teacher: `teacher_frechet` and its floor `teacher_frechet_real`, Frechet distances
+        in the space of its features, which are not FID; `teacher_dims`, `teacher_singular`;
+        `identity_consistency`, against the training images.
+        Where an identity has two images: `diversity` over `diversity_pairs`, `diversity_real` of
+        the training images at the same pairs.
+
+    Raises:
+        InputError: no image, or `generate` does not give one picture for each.
+    """
+    if not len(real.images):
+        raise InputError("no training image to compare with")
+    chosen = same_identity_pairs(real.labels, min(pairs, len(real.images)), real.seed)
+    needed, places = np.unique(chosen, return_inverse=True)
+    measured = _measure(generate, real, set(needed.tolist()), keep)
+    order = measured.indices
+    if not np.array_equal(np.sort(order), np.arange(len(real.images))):
+        raise InputError(
+            f"generated images: found {len(order)} for {len(real.images)} training images; one "
+            "for each is needed"
+        )
+    results: Results = {"generated": len(order), "real": len(real.images)}
+    if real.gallery is not None:
+        results["gallery"] = len(real.gallery)
+    if real.inception is None:
+        results["inception_missing"] = (
+            f"FID and KID are not available: no Inception weights. {HOW_TO_GET_WEIGHTS}"
+        )
+    else:
+        results |= _inception_results(real, measured.png, measured.jpeg)
+    if real.teacher is not None:
+        results |= _teacher_results(real, measured.teacher, real.labels[order])
+    if len(chosen):
+        places = places.reshape(chosen.shape)
+        pictures = np.stack([measured.pictures[index] for index in needed.tolist()])
+        results["diversity"] = diversity(pictures, places)
+        results["diversity_real"] = diversity(resize_bicubic(real.images[needed]), places)
+        results["diversity_pairs"] = len(chosen)
+    return results
+
+
+class _Measured(NamedTuple):
+    """What is left of the generated images: indices and features, in the order that they came.
+
+    pictures: those asked for, by index. Features are empty without the network.
+    """
+
+    indices: np.ndarray
+    png: np.ndarray
+    jpeg: np.ndarray
+    teacher: np.ndarray
+    pictures: dict[int, np.ndarray]
+
+
+def _measure(
+    generate: Generate, real: RealImages, needed: set[int], keep: str | Path | None
+) -> _Measured:
+    found: dict[str, list[np.ndarray]] = {name: [] for name in _Measured._fields[:-1]}
+    kept = {}
+    done = 0
+    for indices, pictures in _chunks(generate(real.images)):
+        found["indices"].append(indices)
+        for index, picture in zip(indices.tolist(), pictures, strict=True):
+            if index in needed:
+                kept[index] = picture.copy()
+        encoded = []
+        if real.inception is not None or keep is not None:
+            encoded = [encode_jpeg(picture) for picture in pictures]
+        if keep is not None and jax.process_index() == 0:
+            _save(Path(keep), indices, pictures, encoded)
+        if real.inception is not None:
+            found["png"].append(real.inception(pictures))
+            found["jpeg"].append(real.inception(np.stack([decode_jpeg(data) for data in encoded])))
+        if real.teacher is not None:
+            found["teacher"].append(real.teacher(pictures))
+        done += len(indices)
+        logging.log_every_n_seconds(
+            logging.INFO, "measured %d of %d generated images", 30, done, len(real.images)
+        )
+    whole = {name: np.concatenate(parts) if parts else np.zeros(0) for name, parts in found.items()}
+    return _Measured(**whole, pictures=kept)
+
+
+def _inception_results(real: RealImages, png: np.ndarray, jpeg: np.ndarray) -> Results:
+    train = real.inception_features("train")
+    sets = {"png": png, "jpeg": jpeg}
+    if real.gallery is not None:
+        sets["real"] = real.inception_features("gallery")
+    reference = FeatureStatistics.of(train)
+    results: Results = {"dims": reference.dims}
+    singular = reference.singular
+    for name, features in sets.items():
+        statistics = FeatureStatistics.of(features)
+        singular |= statistics.singular
+        results[f"fid_{name}"] = reference.distance(statistics)
+        if min(len(train), len(features)) >= _MIN_FEATURES:
+            prefix = "kid" if name == "png" else f"kid_{name}"
+            distance = kid(train, features, seed=real.seed)
+            results[f"{prefix}_mean"], results[f"{prefix}_sd"] = distance.mean, distance.sd
+            if name == "png":
+                results["kid_subsets"] = distance.subsets
+                results["kid_subset_size"] = distance.subset_size
+    results["fid_singular"] = singular
+    return results
+
+
+def _teacher_results(
+    real: RealImages, generated: np.ndarray, generated_labels: np.ndarray
+) -> Results:
+    train = real.teacher_features("train")
+    reference, statistics = FeatureStatistics.of(train), FeatureStatistics.of(generated)
+    singular = reference.singular or statistics.singular
+    results: Results = {"teacher_frechet": reference.distance(statistics)}
+    if real.gallery is not None:
+        gallery = FeatureStatistics.of(real.teacher_features("gallery"))
+        results["teacher_frechet_real"] = reference.distance(gallery)
+        singular |= gallery.singular
+    return results | {
+        "teacher_dims": reference.dims,
+        "teacher_singular": singular,
+        "identity_consistency": identity_consistency(
+            generated, generated_labels, train, real.labels
+        ),
+    }
+
+
+def resize_bicubic(images: np.ndarray) -> np.ndarray:
+    """(n, rows, columns, 3) uint8 to (n, 256, 128, 3) with Pillow's bicubic filter."""
+    if images.shape[1:3] == (HEIGHT, WIDTH):
+        return images
+    bicubic = Image.Resampling.BICUBIC
+    return np.stack(
+        [np.asarray(Image.fromarray(image).resize((WIDTH, HEIGHT), bicubic)) for image in images]
+    )
+
+
+def encode_jpeg(image: np.ndarray) -> bytes:
+    """(height, width, 3) uint8 as a JPEG file of Pillow's default quality."""
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "JPEG")
+    return stream.getvalue()
+
+
+def decode_jpeg(data: bytes) -> np.ndarray:
+    """(height, width, 3) uint8 of a JPEG file."""
+    with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def _chunks(
+    batches: Iterable[tuple[np.ndarray, np.ndarray]],
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The same images at 256 x 128 in batches of `CHUNK`, so that networks run on full ones."""
+    indices: list[np.ndarray] = []
+    pictures: list[np.ndarray] = []
+    waiting = 0
+    for batch_indices, batch in batches:
+        indices.append(np.asarray(batch_indices))
+        pictures.append(resize_bicubic(batch))
+        waiting += len(batch)
+        while waiting >= CHUNK:
+            all_indices, all_pictures = np.concatenate(indices), np.concatenate(pictures)
+            yield all_indices[:CHUNK], all_pictures[:CHUNK]
+            indices, pictures = [all_indices[CHUNK:]], [all_pictures[CHUNK:]]
+            waiting -= CHUNK
+    if waiting:
+        yield np.concatenate(indices), np.concatenate(pictures)
+
+
+def _choice(count: int, limit: int, seed: int, purpose: int) -> np.ndarray | slice:
+    if limit < 0:
+        raise InputError(f"limit: found {limit}. Give a number of images, or 0 for all.")
+    if not 0 < limit < count:
+        return slice(None)
+    rng = np.random.default_rng([seed, purpose])
+    return np.sort(rng.choice(count, limit, replace=False))
+
+
+def _checksum(images: np.ndarray) -> str:
+    shape = "x".join(map(str, images.shape))
+    return f"{shape} {zlib.crc32(np.ascontiguousarray(images).data):08x}"
+
+
+def _read_cache(path: Path | None) -> dict[str, Any]:
+    if path is None or not path.is_file():
+        return {}
+    try:
+        return dict(np.load(path, allow_pickle=False))
+    except Exception as error:  # whatever is wrong with it, it can be computed again
+        logging.warning("%s: not readable (%s); computed again", path, error)
+        return {}
+
+
+def _save(
+    folder: Path, indices: np.ndarray, pictures: np.ndarray, encoded: Iterable[bytes]
+) -> None:
+    for kind in ("png", "jpeg"):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+    for index, picture, jpeg in zip(indices, pictures, encoded, strict=True):
+        with replacing(folder / "png" / f"{index:06d}.png") as temporary:
+            Image.fromarray(picture).save(temporary, "PNG")
+        with replacing(folder / "jpeg" / f"{index:06d}.jpg") as temporary:
+            temporary.write_bytes(jpeg)

@@ -1,0 +1,272 @@
+"""Evaluation of a trained DG-Net: one call measures everything and writes one file.
+
+`evaluation.json` and the pictures beside it are made anew by each evaluation. Nothing else in the
+work directory is changed, so a run may be evaluated while it is training.
+"""
+
+import json
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from absl import logging
+
+import dgnet_jax
+from dgnet_jax.atomic import replacing
+from dgnet_jax.compilation import use_compilation_cache
+from dgnet_jax.data.pipeline import ReidData, open_data
+from dgnet_jax.errors import InputError
+from dgnet_jax.evaluation.curves import cmc_plot
+from dgnet_jax.evaluation.metrics import cumulative_matches
+from dgnet_jax.evaluation.ranked_lists import (
+    named_queries,
+    random_queries,
+    ranked_lists_picture,
+    worst_queries,
+)
+from dgnet_jax.evaluation.retrieval import embed_split, evaluate_retrieval
+from dgnet_jax.evaluation.variants import Embedded, Ranked, main_variant, rank, variants
+from dgnet_jax.figures import save_png
+from dgnet_jax.forward import Forward
+from dgnet_jax.inference import DGNet, load_model
+from dgnet_jax.loop import Metrics
+from dgnet_jax.models import Networks
+from dgnet_jax.parallel import Placement
+from dgnet_jax.state import TrainState
+from dgnet_jax.workdir import CONFIG_FILE, load_config
+
+Report = dict[str, Any]
+# Measures of generated images (FID and others) of a model on a data set, by name.
+ImageMetrics = Callable[[ml_collections.ConfigDict, DGNet, ReidData], Mapping[str, Any]]
+
+FILE = "evaluation.json"
+_PICTURED_QUERIES = 5
+_CMC_LENGTH = 50
+_PACKAGES = ("jax", "jaxlib", "flax", "numpy", "scipy")
+
+
+class Evaluator:
+    """Ranks the gallery by the embeddings of a state in training; compiled once."""
+
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        networks: Networks,
+        data: ReidData,
+        placement: Placement,
+    ) -> None:
+        self._config, self._data, self._placement = config, data, placement
+        forward = Forward(networks, config.data.height, config.data.width)
+        self._features = jax.jit(forward.embeddings)
+
+    def __call__(self, state: TrainState) -> Metrics:
+        """The metrics of the main row."""
+        variables = {"params": state.appearance, "batch_stats": state.appearance_stats}
+        return evaluate_retrieval(
+            partial(self._features, variables),
+            self._data,
+            self._config,
+            self._placement,
+            alpha=self._config.evaluation.alpha,
+        )
+
+
+def evaluate(
+    config: ml_collections.ConfigDict, workdir: str | Path | None, step: int | None = None
+) -> Metrics:
+    """Ranks the gallery with a checkpoint of a work directory: the latest, or that of `step`.
+
+    Args:
+        config: as trained, or `workdir.load_config(workdir)`; `data` and `evaluation` may differ:
+            the people of `data` need not be those of the training.
+        workdir: of a run; nothing in it is changed. None with `config.released`.
+
+    Returns:
+        The ranking metrics in shares of 1: rank1, rank5, rank10, rank20, mAP (trapezoid, as DG-Net
+        and the thesis report it), mAP_standard, mINP, and counts.
+
+    Raises:
+        InputError: there is no such run or checkpoint, or it is of another network.
+    """
+    use_compilation_cache()
+    data = open_data(config)
+    model = load_model(config, workdir, step)
+    query, gallery = (embed_split(model.embeddings, split) for split in (data.query, data.gallery))
+    return rank(main_variant(config), query, gallery).metrics
+
+
+def evaluate_fully(
+    config: ml_collections.ConfigDict,
+    workdir: str | Path,
+    step: int | None = None,
+    *,
+    output: str | Path | None = None,
+    queries: Sequence[str] = (),
+    image_metrics: ImageMetrics | None = None,
+    config_name: str = "",
+) -> Report:
+    """Measures a checkpoint in all ways, writes the report and draws ranked lists and CMC curves.
+
+    Args:
+        config: as for `evaluate`, complete: of a file of `configs/` (`configs/trained.py` for a
+            run's own).
+        workdir: of the run; with `config.released` any folder for the results.
+        step: which checkpoint; the latest by default.
+        output: the JSON file; by default `evaluation.json` in the work directory, and
+            `evaluation_on_NAME.json` if the data set is another one than the training's. Pictures
+            go to a folder of that name beside it.
+        queries: file names of the queries to draw; a seeded choice by default.
+        image_metrics: measures generated images; gets (config, model, data). What it returns is
+            the report's "generated_images" and the second part of its table.
+        config_name: for the report, such as the file of the configuration.
+
+    Returns:
+        What is in the file; `report.evaluation_table` shows it.
+
+    Raises:
+        InputError: the run, the data set, a query's name or the output is wrong.
+    """
+    use_compilation_cache()
+    started = time.perf_counter()
+    trained_on = _trained_on(config, workdir)
+    file = Path(output) if output else _default_file(Path(workdir), config, trained_on)
+    if file.suffix != ".json" or file.is_dir():
+        raise InputError(f"--output={output}: name a file that ends in .json")
+    data = open_data(config)
+    # Before the long part: what is wrong is told at once.
+    ways = variants(config, multi_query=data.dataset.multi_query is not None)
+    chosen = named_queries(queries, data.query.paths)
+    model = load_model(config, workdir, step)
+    query, gallery = (embed_split(model.embeddings, split) for split in (data.query, data.gallery))
+    more = data.multi_query
+    multi_query = None if more is None else embed_split(model.embeddings, more)
+    features_seconds = time.perf_counter() - started
+    logging.info("embedded the images in %.0f s", features_seconds)
+    rows = []
+    for variant in ways:
+        rows.append(rank(variant, query, gallery, multi_query))
+        logging.info("ranked by %s in %.1f s", variant.name, rows[-1].seconds)
+    images = dict(image_metrics(config, model, data)) if image_metrics else {}
+
+    pictures = {}
+    if jax.process_index() == 0:
+        pictures = _draw(config, model, data, rows, (query, gallery), chosen, file.with_suffix(""))
+    report = {
+        "trained_on": trained_on,
+        "evaluated_on": config.data.name,
+        "data_root": config.data.root,
+        "source": model.source,
+        "step": model.step,
+        "identities": model.num_identities,
+        "reconstruction_loss": config.reconstruction_loss,
+        "config": config_name,
+        "ranking": [row.as_json() for row in rows],
+        "counts": _counts(rows),
+        "generated_images": images,
+        "pictures": pictures,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": {
+            "features": round(features_seconds, 1),
+            "total": round(time.perf_counter() - started, 1),
+        },
+        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "versions": _versions(),
+        "configuration": config.to_dict(),
+    }
+    if jax.process_index() == 0:
+        write_report(report, file)
+    return report
+
+
+def write_report(report: Report, file: str | Path) -> None:
+    """Writes a report as JSON, whole or not at all; folders are made."""
+    file = Path(file)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(file) as temporary:
+        temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    logging.info("wrote %s", file)
+
+
+def _trained_on(config: ml_collections.ConfigDict, workdir: str | Path) -> str:
+    """The data set of the training; unknown for a released checkpoint."""
+    if config.get("released", ""):
+        return "unknown (released weights)"
+    if (Path(workdir) / CONFIG_FILE).exists():
+        return load_config(workdir).data.name
+    return config.data.name
+
+
+def _default_file(workdir: Path, config: ml_collections.ConfigDict, trained_on: str) -> Path:
+    """Another data set's report does not replace that of the run's own."""
+    other = trained_on != config.data.name and not config.get("released", "")
+    return workdir / (f"evaluation_on_{config.data.name}.json" if other else FILE)
+
+
+def _counts(rows: Sequence[Ranked]) -> dict[str, int]:
+    """The numbers of images, those of multi-query included; they are no metrics of a row."""
+    merged = {name: value for row in rows for name, value in row.metrics.items()}
+    return {name: int(value) for name, value in merged.items() if not _is_share(name)}
+
+
+def _is_share(name: str) -> bool:
+    return name.startswith("rank") or name in ("mAP", "mAP_standard", "mINP")
+
+
+def _draw(
+    config: ml_collections.ConfigDict,
+    model: DGNet,
+    data: ReidData,
+    rows: Sequence[Ranked],
+    embedded: tuple[Embedded, Embedded],
+    chosen: list[int],
+    folder: Path,
+) -> dict[str, str]:
+    """Writes the pictures and returns their files by name."""
+    main = rows[0]
+    query_features, gallery_features = map(main.variant.features, embedded)
+    selections = {
+        "ranked_lists": chosen or random_queries(main.hits, _PICTURED_QUERIES, config.seed),
+        "worst_queries": worst_queries(main.hits, _PICTURED_QUERIES),
+    }
+    what = f"{model.name} on {config.data.name}, {main.variant.name}"
+    titles = {
+        "ranked_lists": "Chosen queries" if chosen else f"Queries drawn with seed {config.seed}",
+        "worst_queries": "Queries of the lowest average precision",
+    }
+    pictures = {
+        name: ranked_lists_picture(
+            selected,
+            query_features,
+            data.query,
+            gallery_features,
+            data.gallery,
+            caption=f"{titles[name]}: {what}.",
+        )
+        for name, selected in selections.items()
+        if selected
+    }
+    length = min(_CMC_LENGTH, int(np.count_nonzero(data.gallery.identities != -1)))
+    pictures["cmc"] = cmc_plot(
+        {row.variant.name: cumulative_matches(row.hits, length) for row in rows},
+        f"{model.name} on {config.data.name}",
+    )
+    files = {name: folder / f"{name}.png" for name in pictures}
+    for name, picture in pictures.items():
+        save_png(picture, files[name], {"step": str(model.step), "source": model.source})
+    return {name: str(file) for name, file in files.items()}
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "dgnet_jax": dgnet_jax.__version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in _PACKAGES},
+    }

@@ -1,0 +1,90 @@
+"""Embeds a folder of person crops with the exported re-ID encoder beside this file.
+
+    python embed.py CROPS OUT.npz [--batch-size 64]
+
+It needs no more than: pip install jax flatbuffers numpy pillow. OUT.npz holds paths (n,), prime and
+fine (n, dim), and ranking (n, 2 dim): ranking @ ranking.T are the scores of all pairs, the higher
+the more alike.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax import export
+from PIL import Image
+
+SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".webp"}
+
+
+def read_crop(path: Path, height: int, width: int) -> np.ndarray:
+    """(height, width, 3) uint8 RGB."""
+    with Image.open(path) as image:
+        rgb = image.convert("RGB")
+        if rgb.size != (width, height):
+            rgb = rgb.resize((width, height), Image.Resampling.BICUBIC)
+        return np.asarray(rgb)
+
+
+def embed_folder(crops: Path, model: Path, batch_size: int) -> dict[str, np.ndarray]:
+    """Embeds every image under a folder, at any depth; unreadable ones are named and left out."""
+    description = json.loads((model / "embedder.json").read_text())
+    _, height, width, _ = description["input"]["shape"]
+    embed = jax.jit(export.deserialize((model / description["file"]).read_bytes()).call)
+
+    paths: list[str] = []
+    images: list[np.ndarray] = []
+    features: list[tuple[Any, ...]] = []
+
+    def flush() -> None:
+        if not images:
+            return
+        # One shape for every batch, so that the function is compiled once.
+        batch = np.zeros((batch_size, height, width, 3), np.uint8)
+        batch[: len(images)] = images
+        features.append(tuple(np.asarray(values)[: len(images)] for values in embed(batch)))
+        images.clear()
+
+    for path in sorted(crops.rglob("*")):
+        if path.suffix.lower() not in SUFFIXES:
+            continue
+        try:
+            images.append(read_crop(path, height, width))
+        except (OSError, ValueError) as error:
+            print(f"{path}: left out, unreadable ({error})")
+            continue
+        paths.append(str(path.relative_to(crops)))
+        if len(images) == batch_size:
+            flush()
+    flush()
+    if not paths:
+        raise SystemExit(f"error: {crops}: no readable images ({', '.join(sorted(SUFFIXES))})")
+    names = [output["name"] for output in description["outputs"]]
+    columns = zip(*features, strict=True)
+    return {"paths": np.array(paths)} | {
+        name: np.concatenate(values) for name, values in zip(names, columns, strict=True)
+    }
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description="Embeds a folder of person crops.")
+    parser.add_argument("crops", type=Path, help="a folder of images, at any depth")
+    parser.add_argument("out", type=Path, help="the .npz file to write")
+    parser.add_argument("--batch-size", type=int, default=64)
+    arguments = parser.parse_args()
+    if arguments.batch_size < 1 or not arguments.crops.is_dir():
+        parser.error("give a folder of images, and a batch of 1 or more")
+    embedded = embed_folder(arguments.crops, Path(__file__).parent, arguments.batch_size)
+    arrays: dict[str, Any] = dict(embedded)
+    with arguments.out.open("wb") as file:
+        np.savez(file, **arrays)
+    shape = embedded["ranking"].shape
+    print(f"{arguments.out}: {shape[0]} crops, ranking features of {shape[1]} values")
+
+
+if __name__ == "__main__":
+    main()

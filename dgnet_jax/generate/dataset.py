@@ -1,0 +1,245 @@
+"""A synthetic re-ID data set on the disk, in Market-1501's form.
+
+    FOLDER/
+      bounding_box_train/  named by the appearance's identity and the structure's camera
+      query/, bounding_box_test/  the same of people whom the generator was not trained on
+      manifest.csv         a row for each image: what it was made from
+      soft_labels.npy      (training images, identities) float32, the teacher's, in manifest order
+      dataset.json         the settings and the identity of each label
+
+The set is made in blocks. A block's images are complete on the disk before the manifest lists them,
+so that whatever ends the process leaves a valid set, and the next start goes on behind the last
+listed block. Every block is a pure function of the model, the data and the seed: an interrupted set
+ends up byte for byte like an uninterrupted one.
+"""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from jax.experimental import multihost_utils
+
+from dgnet_jax.data.pipeline import CachedSplit, ReidData
+from dgnet_jax.errors import InputError
+from dgnet_jax.generate.plan import Plan, plan_test_set, plan_training_set
+from dgnet_jax.generate.set_folder import MANIFEST_FILE, SetFolder, csv_line
+from dgnet_jax.inference import DGNet, TeacherModel
+from dgnet_jax.loop import Stopped
+from dgnet_jax.preemption import GracefulStop
+
+BLOCK = 1024
+_SECONDS_BETWEEN_REPORTS = 10
+
+
+@dataclass(frozen=True)
+class DatasetSettings:
+    """What a synthetic set consists of.
+
+    Attributes:
+        seed: of the choice of sources.
+        count, per_identity: training images; see `plan.plan_training_set`.
+        test_per_identity: query and gallery images of each identity of the real queries, one of
+            them a query; 0 leaves both folders out.
+        quality: of the JPEGs; 75 is Pillow's default, as in the published protocol.
+    """
+
+    seed: int = 0
+    count: int | None = None
+    per_identity: int | None = None
+    test_per_identity: int = 2
+    quality: int = 75
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A plan, the real images that it is about, and whether its images have soft labels."""
+
+    plan: Plan
+    source: CachedSplit
+    labelled: bool
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Rows of a part; `start` counts over all parts."""
+
+    part: _Part
+    rows: slice
+    start: int
+
+    @property
+    def stop(self) -> int:
+        return self.start + self.rows.stop - self.rows.start
+
+
+def paint(model: DGNet, images: np.ndarray, plan: Plan) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yields a plan's rows in blocks, with their pictures (rows, height, width, 3) uint8.
+
+    Args:
+        images: (n, rows, columns, 3) uint8, those that the plan's indices are about.
+    """
+    for rows in _block_rows(plan):
+        yield rows, paint_rows(model, images, plan, rows)
+
+
+def paint_rows(model: DGNet, images: np.ndarray, plan: Plan, rows: slice) -> np.ndarray:
+    """The pictures of some rows; an appearance that comes several times is encoded once."""
+    appearances, which = np.unique(plan.appearance[rows], return_inverse=True)
+    codes = model.appearance_codes(images[appearances])
+    return model.repaint(images[plan.structure[rows]], codes[which])
+
+
+def generate_dataset(
+    model: DGNet,
+    data: ReidData,
+    folder: str | Path,
+    settings: DatasetSettings,
+    teacher: TeacherModel | None = None,
+) -> Path:
+    """Writes a synthetic data set, or goes on with one that was interrupted.
+
+    Args:
+        model: the generator.
+        data: real images, those that the model was trained on and its test people.
+        folder: of the set; created.
+        settings: what to make.
+        teacher: gives the soft labels; without one there are none.
+
+    Returns:
+        The manifest's path.
+
+    Raises:
+        InputError: the folder holds another set, or the disk is full or broken: what the manifest
+            lists is complete and valid then.
+        Stopped: SIGTERM or Ctrl-C came; the same call goes on.
+    """
+    parts = _plan_parts(data, settings)
+    lines = [line for part in parts for line in _lines(part, data, settings.seed)]
+    files = SetFolder(
+        Path(folder).expanduser().absolute(),
+        lines,
+        _description(model, data, settings, teacher, len(lines)),
+        (len(parts[0].plan), teacher.num_identities) if teacher else None,
+        settings.quality,
+    )
+    blocks = list(_blocks(parts))
+    try:
+        first = 0
+        if jax.process_index() == 0:
+            first = files.prepare([block.start for block in blocks])
+        first = _from_first_process(first)
+        with GracefulStop() as stop:
+            _generate(model, teacher, [b for b in blocks if b.start >= first], files, stop)
+    except OSError as error:
+        raise InputError(
+            f"{files.folder}: {error.strerror or error} after {files.count_listed()} of "
+            f"{len(lines)} images. Those that {MANIFEST_FILE} lists are complete. Make room or "
+            "mend the disk, and start the same command again: it goes on from there"
+        ) from error
+    return files.folder / MANIFEST_FILE
+
+
+def _plan_parts(data: ReidData, settings: DatasetSettings) -> list[_Part]:
+    train = plan_training_set(data.train, settings.seed, settings.count, settings.per_identity)
+    parts = [_Part(train, data.train, True)]
+    if settings.test_per_identity:
+        test = plan_test_set(data.query, settings.seed, settings.test_per_identity)
+        parts += [_Part(plan, data.query, False) for plan in test]
+    return parts
+
+
+def _lines(part: _Part, data: ReidData, seed: int) -> Iterator[str]:
+    """The manifest's rows of a part, each with its line end."""
+    plan, source = part.plan, part.source
+    labels = np.searchsorted(data.dataset.train_identities, plan.identities)
+    for row in range(len(plan)):
+        yield csv_line(
+            plan.files[row],
+            plan.identities[row],
+            plan.cameras[row],
+            labels[row] if part.labelled else "",
+            source.files[plan.appearance[row]],
+            source.files[plan.structure[row]],
+            seed,
+        )
+
+
+def _block_rows(plan: Plan) -> Iterator[slice]:
+    for start in range(0, len(plan), BLOCK):
+        yield slice(start, min(start + BLOCK, len(plan)))
+
+
+def _blocks(parts: list[_Part]) -> Iterator[_Block]:
+    offset = 0
+    for part in parts:
+        for rows in _block_rows(part.plan):
+            yield _Block(part, rows, offset + rows.start)
+        offset += len(part.plan)
+
+
+def _description(
+    model: DGNet,
+    data: ReidData,
+    settings: DatasetSettings,
+    teacher: TeacherModel | None,
+    images: int,
+) -> dict[str, Any]:
+    return {
+        "model": model.name,
+        "data": data.dataset.name,
+        "teacher": teacher and Path(teacher.source).name,
+        "height": model.image_size[0],
+        "width": model.image_size[1],
+        "images": images,
+        **asdict(settings),
+        # Of each label, and of each column of the soft labels.
+        "identities": data.dataset.train_identities.tolist(),
+    }
+
+
+def _generate(
+    model: DGNet,
+    teacher: TeacherModel | None,
+    blocks: list[_Block],
+    files: SetFolder,
+    stop: GracefulStop,
+) -> None:
+    """Paints the blocks, each while the one before is being written."""
+    started = reported = time.perf_counter()
+    with ThreadPoolExecutor(1) as writer:
+        pending: Future[None] | None = None
+        for index, block in enumerate(blocks):
+            part = block.part
+            pictures = paint_rows(model, part.source.images, part.plan, block.rows)
+            labels = teacher.soft_labels(pictures) if teacher and part.labelled else None
+            if pending is not None:
+                pending.result()
+            if jax.process_index() == 0:
+                pending = writer.submit(files.write_block, block.start, pictures, labels)
+            now = time.perf_counter()
+            if now - reported > _SECONDS_BETWEEN_REPORTS:
+                reported = now
+                _report(block.stop - blocks[0].start, blocks[-1].stop - block.stop, now - started)
+            if stop.should_stop(index) and block is not blocks[-1]:
+                if pending is not None:
+                    pending.result()
+                raise Stopped(stop.signal_name or "signal", "dataset", block.stop)
+        if pending is not None:
+            pending.result()
+
+
+def _report(done: int, left: int, seconds: float) -> None:
+    rate = done / seconds
+    logging.info("%d images, %.0f images/s, %d left: %.0f s", done, rate, left, left / rate)
+
+
+def _from_first_process(value: int) -> int:
+    if jax.process_count() == 1:
+        return value
+    return int(multihost_utils.broadcast_one_to_all(np.int64(value)))

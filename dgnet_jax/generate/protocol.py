@@ -1,0 +1,52 @@
+"""The generated set of DG-Net's FID (dgnet.md, section 5)."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from PIL import Image
+
+from dgnet_jax.inference import DGNet
+
+HEIGHT, WIDTH = 256, 128
+# Second word of the seed sequence, so that the permutation is independent of other draws.
+_PERMUTATION = 501
+
+
+def structure_permutation(count: int, seed: int, repetition: int = 0) -> np.ndarray:
+    """(count,): whose structure image i gets. Each repetition of the set has its own."""
+    return np.random.default_rng([seed, _PERMUTATION, repetition]).permutation(count)
+
+
+def swapped_training_images(
+    model: DGNet, images: np.ndarray, seed: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields one generated image for every training image, in their order.
+
+    Image i has the appearance of training image i and the structure of the one at a seeded
+    permutation. A network of another size than 256 x 128 paints at its own, and the result is
+    resized with Pillow's bicubic filter, as the protocol resizes real images.
+
+    Args:
+        images: (n, rows, columns, 3) uint8, all training images.
+        seed: of the permutation.
+
+    Yields:
+        indices: (b,) of the training images; their pictures: (b, 256, 128, 3) uint8.
+    """
+    order = structure_permutation(len(images), seed)
+    for start in range(0, len(images), model.batch_size):
+        rows = np.arange(start, min(start + model.batch_size, len(images)))
+        yield rows, resize_bicubic(model.swap(images[rows], images[order[rows]]), HEIGHT, WIDTH)
+
+
+def resize_bicubic(images: np.ndarray, height: int, width: int) -> np.ndarray:
+    """(n, rows, columns, 3) uint8 to (n, height, width, 3) with Pillow's bicubic filter."""
+    if images.shape[1:3] == (height, width):
+        return images
+    size = (width, height)
+    return np.stack(
+        [
+            np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+            for image in images
+        ]
+    )

@@ -1,0 +1,320 @@
+"""A trained DG-Net, and its teacher, as functions of images on the host.
+
+    model = load_model(load_config("runs/mine"), "runs/mine")
+    pictures = model.swap(appearance_images, structure_images)
+
+Images are (n, rows, columns, 3) uint8 RGB of any size. Batches are sharded over all devices.
+"""
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from dgnet_jax.batching import run_batches
+from dgnet_jax.checkpoints import Checkpoints
+from dgnet_jax.compilation import use_compilation_cache
+from dgnet_jax.convert import load_released, load_teacher_weights
+from dgnet_jax.errors import InputError
+from dgnet_jax.evaluation.features import embed
+from dgnet_jax.forward import Forward, TeacherForward, Variables
+from dgnet_jax.loop import DGNET_STAGE, TEACHER_STAGE, stage_directory
+from dgnet_jax.models import Networks, build_networks, build_teacher
+from dgnet_jax.models.reid import Teacher
+from dgnet_jax.parallel import Placement, place
+from dgnet_jax.state import init_parameters
+from dgnet_jax.teacher import refuse_other_network
+from dgnet_jax.workdir import load_config
+
+
+@dataclass(frozen=True, eq=False)
+class DGNet:
+    """A trained DG-Net; each function is compiled once for a size of images.
+
+    Attributes:
+        config: the run's configuration; `evaluation.batch_size`, rounded up to a multiple of the
+            devices, is the batch of every function.
+        networks: the modules.
+        generator: parameters {"structure_encoder", "decoder"}.
+        appearance: E_a's variables {"params", "batch_stats"}.
+        step: the training step; 0 for released weights.
+        source: the work directory or file that it came from.
+    """
+
+    config: ml_collections.ConfigDict
+    networks: Networks
+    generator: Variables
+    appearance: Variables
+    step: int
+    source: str
+    placement: Placement = field(default_factory=place)
+
+    @property
+    def num_identities(self) -> int:
+        """Identities that it was trained with."""
+        return self.networks.appearance_encoder.num_identities
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Rows and columns of the images that it paints."""
+        return self.config.data.height, self.config.data.width
+
+    @property
+    def batch_size(self) -> int:
+        """Images per call over all devices."""
+        return device_batch(self.config.evaluation.batch_size, self.placement)
+
+    @cached_property
+    def name(self) -> str:
+        """For the metadata of what it paints: where it is from, its step, a sum of its weights."""
+        return f"{Path(self.source).name} step {self.step} weights {self._checksum:08x}"
+
+    @cached_property
+    def _checksum(self) -> int:
+        value = 0
+        for leaf in jax.tree.leaves((self.generator, self.appearance)):
+            value = zlib.crc32(np.ascontiguousarray(leaf).data, value)
+        return value
+
+    def embeddings(self, images: np.ndarray) -> np.ndarray:
+        """Prime and fine retrieval embeddings, each of unit norm: (n, 2, dim) float32."""
+        embeddings = partial(self._compiled["embeddings"], self.appearance)
+        return embed(
+            embeddings, images, batch_size=self.batch_size, sharding=self.placement.sharded
+        )
+
+    def appearance_codes(self, images: np.ndarray) -> np.ndarray:
+        """(n, parts * channels) float32."""
+        return self._run("appearance_codes", (self.appearance,), images)
+
+    def structure_codes(self, images: np.ndarray) -> np.ndarray:
+        """(n, height / 4, width / 4, channels) float32."""
+        return self._run("structure_codes", (self.generator,), images)
+
+    def decode(self, structure: np.ndarray, appearance: np.ndarray) -> np.ndarray:
+        """n structure and n appearance codes to (n, height, width, 3) uint8."""
+        return self._run("paint", (self.generator,), structure, appearance)
+
+    def repaint(self, structure_images: np.ndarray, appearance: np.ndarray) -> np.ndarray:
+        """n images' structures with n appearance codes: (n, height, width, 3) uint8."""
+        return self._run("repaint", (self.generator,), structure_images, appearance)
+
+    def swap(self, appearance_images: np.ndarray, structure_images: np.ndarray) -> np.ndarray:
+        """Image i: the appearance of one image i on the structure of the other: (n, h, w, 3)."""
+        variables = self.generator, self.appearance
+        return self._run("swap", variables, appearance_images, structure_images)
+
+    def _run(self, name: str, variables: tuple[Variables, ...], *arrays: np.ndarray) -> np.ndarray:
+        function = partial(self._compiled[name], *variables)
+        return run_batches(
+            function, *arrays, batch_size=self.batch_size, sharding=self.placement.sharded
+        )
+
+    @cached_property
+    def _compiled(self) -> Mapping[str, Any]:
+        forward = Forward(self.networks, *self.image_size)
+        functions = (
+            forward.embeddings,
+            forward.appearance_codes,
+            forward.structure_codes,
+            forward.paint,
+            forward.repaint,
+            forward.swap,
+        )
+        return {function.__name__: jax.jit(function) for function in functions}
+
+
+@dataclass(frozen=True, eq=False)
+class TeacherModel:
+    """The frozen teacher: an evaluator that did not train with the generator, and its soft labels.
+
+    Attributes:
+        config, network, source: as `DGNet`'s.
+        variables: {"params", "batch_stats"}.
+    """
+
+    config: ml_collections.ConfigDict
+    network: Teacher
+    variables: Variables
+    source: str
+    placement: Placement = field(default_factory=place)
+
+    @property
+    def num_identities(self) -> int:
+        """Columns of the soft labels."""
+        return self.network.num_identities
+
+    @property
+    def batch_size(self) -> int:
+        """Images per call over all devices."""
+        return device_batch(self.config.evaluation.batch_size, self.placement)
+
+    def embeddings(self, images: np.ndarray) -> np.ndarray:
+        """Embeddings over the images and their mirrors, of unit norm: (n, dim) float32."""
+        return self._run("embeddings", images)
+
+    def soft_labels(self, images: np.ndarray) -> np.ndarray:
+        """The mean of the softmaxes on an image and on its mirror: (n, identities) float32."""
+        return self._run("soft_labels", images)
+
+    def _run(self, name: str, images: np.ndarray) -> np.ndarray:
+        function = partial(self._compiled[name], self.variables)
+        return run_batches(
+            function, images, batch_size=self.batch_size, sharding=self.placement.sharded
+        )
+
+    @cached_property
+    def _compiled(self) -> Mapping[str, Any]:
+        forward = TeacherForward(self.network, self.config.data.height, self.config.data.width)
+        return {
+            "embeddings": jax.jit(forward.embeddings),
+            "soft_labels": jax.jit(forward.soft_labels),
+        }
+
+
+def load_model(
+    config: ml_collections.ConfigDict, workdir: str | Path | None, step: int | None = None
+) -> DGNet:
+    """The DG-Net of a work directory, or of `config.released` if that is given.
+
+    Only the generator's and E_a's parameters are read, and the number of identities is the
+    checkpoint's: no data set is needed.
+
+    Args:
+        config: as trained, or `workdir.load_config(workdir)`.
+        workdir: of a run, which may still be training; nothing in it is changed. None with
+            `config.released`.
+        step: which checkpoint; the latest by default.
+
+    Raises:
+        InputError: there is no such run or checkpoint, or it is of another network.
+    """
+    use_compilation_cache()
+    placement = place()
+    released = config.get("released", "")
+    if released:
+        return _load_released(config, released, placement)
+    directory = _stage_folder(workdir, DGNET_STAGE)
+    with Checkpoints(directory, read_only=True) as checkpoints:
+        step = checkpoints.choose_step(step)
+        identities = _identities(checkpoints, step, "appearance.prime.classifier.kernel")
+        networks = build_networks(config, identities)
+        init = partial(init_parameters, networks, config.data.height, config.data.width)
+        generator, appearance, _ = jax.eval_shape(init, jax.random.key(0))
+        wanted = {
+            "generator": generator,
+            "appearance": appearance["params"],
+            "appearance_stats": appearance["batch_stats"],
+        }
+        found = checkpoints.restore_part(_placed(wanted, placement), step)
+    appearance = {"params": found["appearance"], "batch_stats": found["appearance_stats"]}
+    return DGNet(config, networks, found["generator"], appearance, step, str(workdir), placement)
+
+
+def load_teacher_model(
+    config: ml_collections.ConfigDict, workdir: str | Path | None
+) -> TeacherModel:
+    """The trained teacher of `config.teacher.checkpoint`, or else of the work directory itself.
+
+    The checkpoint is another run's work directory, or a converted `net_last.pth` of the released
+    program.
+
+    Raises:
+        InputError: there is none, it is unfinished, or of another shape than `config.teacher`.
+    """
+    use_compilation_cache()
+    placement = place()
+    checkpoint = config.teacher.checkpoint
+    if checkpoint and (Path(checkpoint).is_file() or checkpoint.endswith((".safetensors", ".pth"))):
+        variables: Variables = load_teacher_weights(checkpoint, build_teacher(config, 1))
+        identities = variables["params"]["head"]["classifier"]["kernel"].shape[-1]
+        network = build_teacher(config, identities)
+        return TeacherModel(config, network, placement.put_state(variables), checkpoint, placement)
+    source = checkpoint or workdir
+    flag = "--config.teacher.checkpoint" if checkpoint else "--workdir"
+    directory = _stage_folder(source, TEACHER_STAGE, flag)
+    saved = load_config(str(source))
+    refuse_other_network(config, saved, Path(str(source)))
+    with Checkpoints(directory, read_only=True) as checkpoints:
+        step = checkpoints.choose_step()
+        planned = saved.teacher.total_steps
+        if step < planned:
+            raise InputError(
+                f"the teacher in {source} is unfinished, at step {step} of {planned}; run its "
+                "training to the end first"
+            )
+        identities = _identities(checkpoints, step, "params.head.classifier.kernel")
+        network = build_teacher(config, identities)
+        images = jnp.zeros((2, config.data.height, config.data.width, 3))
+        wanted = dict(jax.eval_shape(network.init, jax.random.key(0), images))
+        variables = checkpoints.restore_part(_placed(wanted, placement), step)
+    return TeacherModel(config, network, variables, str(source), placement)
+
+
+def device_batch(batch_size: int, placement: Placement) -> int:
+    """`batch_size` rounded up to a multiple of the devices."""
+    devices = placement.mesh.size
+    return -(-batch_size // devices) * devices
+
+
+def _load_released(config: ml_collections.ConfigDict, path: str, placement: Placement) -> DGNet:
+    generator, appearance, _ = load_released(path, build_networks(config, 1))
+    identities = appearance["params"]["prime"]["classifier"]["kernel"].shape[-1]
+    return DGNet(
+        config,
+        build_networks(config, identities),
+        placement.put_state(generator),
+        placement.put_state(appearance),
+        0,
+        path,
+        placement,
+    )
+
+
+def _load_converted_teacher(
+    config: ml_collections.ConfigDict, path: Path, placement: Placement
+) -> TeacherModel:
+    from dgnet_jax.convert import load_teacher_weights
+
+    variables = load_teacher_weights(path, build_teacher(config, 1))
+    identities = variables["params"]["head"]["classifier"]["kernel"].shape[-1]
+    network = build_teacher(config, identities)
+    return TeacherModel(config, network, placement.put_state(variables), str(path), placement)
+
+
+def _stage_folder(workdir: str | Path | None, stage: str, flag: str = "--workdir") -> Path:
+    if workdir is None:
+        raise InputError("--workdir: none given; name the folder of a finished run")
+    directory = stage_directory(Path(workdir), stage)
+    if not directory.is_dir():
+        raise InputError(
+            f"{flag}={workdir}: no checkpoints of the {stage} stage in it (no {directory}); "
+            "train first"
+        )
+    return directory
+
+
+def _identities(checkpoints: Checkpoints, step: int, kernel: str) -> int:
+    """The outputs of a classifier in a checkpoint."""
+    shapes = checkpoints.shapes(step)
+    if kernel not in shapes:
+        raise InputError(
+            f"{checkpoints.directory / str(step)}: no array {kernel!r} in it; it is no checkpoint "
+            "of this stage"
+        )
+    return shapes[kernel][-1]
+
+
+def _placed(tree: Any, placement: Placement) -> Any:
+    """Abstract arrays, replicated over the devices."""
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=placement.replicated),
+        tree,
+    )

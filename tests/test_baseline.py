@@ -1,0 +1,164 @@
+"""The baseline learns what it is told to of real and generated images."""
+
+import shutil
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from processes import tiny_data
+from tiny import FAST_COMPILATION, tiny_config, tiny_teacher
+from trained import save_run
+
+from dgnet_jax import train
+from dgnet_jax.data.datasets import load_dataset
+from dgnet_jax.data.pipeline import ReidData
+from dgnet_jax.errors import InputError
+from dgnet_jax.generate.dataset import DatasetSettings, generate_dataset
+from dgnet_jax.generate.training_data import MixedData
+from dgnet_jax.inference import load_model, load_teacher_model
+from dgnet_jax.models import build_networks
+from dgnet_jax.teacher import TeacherState, make_optimizer, make_step
+
+IDENTITIES = 5
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    return tiny_data(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def generated(root, tmp_path_factory) -> Path:
+    workdir = tmp_path_factory.mktemp("trained")
+    config, _, _ = save_run(workdir)
+    folder = tmp_path_factory.mktemp("generated") / "set"
+    generate_dataset(
+        load_model(config, workdir),
+        ReidData(load_dataset("folder", root), 32, 16),
+        folder,
+        DatasetSettings(count=7),
+        load_teacher_model(config, workdir),
+    )
+    return folder
+
+
+def mixed(root: Path, folder: Path, **options) -> MixedData:
+    return MixedData(load_dataset("folder", root), 32, 16, folder, **options)
+
+
+@pytest.mark.parametrize("labels", ["soft", "lsro", "identity"])
+def test_real_images_come_first_and_keep_their_labels(root, generated, labels):
+    data = mixed(root, generated, labels=labels)
+    real = ReidData(load_dataset("folder", root), 32, 16)
+    count = len(real.train_images)
+    assert len(data.train_images) == len(data.train_labels) == count + 7
+    np.testing.assert_array_equal(data.train_images[:count], real.train_images)
+    rows = np.array([count + 3, 0, count, count + 6, count - 1])
+    targets = data.train_targets(rows)
+    np.testing.assert_allclose(targets.sum(1), 1, atol=1e-5)
+    one_hot = np.eye(IDENTITIES)[data.train_labels[rows]]
+    np.testing.assert_array_equal(targets[[1, 4]], one_hot[[1, 4]])
+    expected = {
+        "identity": one_hot[[0, 2, 3]],
+        "lsro": np.full((3, IDENTITIES), 0.2, np.float32),
+        "soft": np.load(generated / "soft_labels.npy")[[3, 0, 6]],
+    }[labels]
+    np.testing.assert_allclose(targets[[0, 2, 3]], expected, rtol=1e-6)
+
+
+def test_generated_images_alone(root, generated):
+    data = mixed(root, generated, labels="lsro", real=False)
+    assert len(data.train_images) == len(data.train_labels) == 7
+    np.testing.assert_allclose(data.train_targets(np.arange(7)), 1 / IDENTITIES)
+    real = ReidData(load_dataset("folder", root), 32, 16)
+    np.testing.assert_array_equal(data.query.images, real.query.images)
+
+
+def test_a_broken_generated_image_moves_no_label(root, generated, tmp_path):
+    folder = tmp_path / "set"
+    shutil.copytree(generated, folder)
+    whole = mixed(root, folder, real=False)
+    # One in a hundred may be broken: each image is listed 200 times, and the first is not there.
+    header, *lines = (folder / "manifest.csv").read_text().splitlines(keepends=True)
+    name = lines[0].split(",")[0]
+    listed = [lines[0].replace(name, "bounding_box_train/lost.jpg"), *(lines[:7] * 200)[1:]]
+    (folder / "manifest.csv").write_text("".join([header, *listed]))
+    labels = np.load(folder / "soft_labels.npy")
+    np.save(folder / "soft_labels.npy", np.tile(labels, (200, 1)))
+    data = mixed(root, folder, real=False)
+    assert len(data.train_images) == 7 * 200 - 1
+    np.testing.assert_array_equal(data.train_images[0], whole.train_images[1])
+    np.testing.assert_array_equal(data.train_targets(np.arange(6)), labels[1:])
+
+
+def test_what_does_not_fit_is_told(root, generated, tmp_path):
+    with pytest.raises(InputError, match="'hard' is none of soft, lsro, identity"):
+        mixed(root, generated, labels="hard")
+    with pytest.raises(InputError, match=r"--config\.data\.generated=.*: no generated data set"):
+        mixed(root, tmp_path)
+    folder = tmp_path / "set"
+    shutil.copytree(generated, folder)
+    (folder / "soft_labels.npy").unlink()
+    with pytest.raises(InputError, match="no soft labels"):
+        mixed(root, folder)
+    text = (folder / "dataset.json").read_text()
+    (folder / "dataset.json").write_text(text.replace('"identities": [', '"identities": [77,'))
+    with pytest.raises(InputError, match="made from 6 people that are not the 5"):
+        mixed(root, folder, labels="lsro")
+
+
+def test_the_loss_of_targets_is_their_cross_entropy():
+    config = tiny_config({"teacher.dropout": 0.0, "augment.mirror_probability": 0.0})
+    config.teacher.erasing_probability = 0.0
+    network = build_networks(config, IDENTITIES).teacher
+    optimizer = make_optimizer(config)
+    variables = tiny_teacher(build_networks(config, IDENTITIES))
+    state = TeacherState(
+        step=jnp.int32(0),
+        params=variables["params"],
+        batch_stats=variables["batch_stats"],
+        optimizer=optimizer.init(variables["params"]),
+    )
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (8, 32, 16, 3), np.uint8)
+    labels = rng.integers(0, IDENTITIES, 8).astype(np.int32)
+    step = jax.jit(make_step(config, network, optimizer), compiler_options=FAST_COMPILATION)
+
+    def loss(targets: np.ndarray | None) -> float:
+        batch = {"images": images, "labels": labels}
+        if targets is not None:
+            batch["targets"] = targets.astype(np.float32)
+        return float(step(state, batch)[1]["cross_entropy"])
+
+    one_hot = np.eye(IDENTITIES)[labels]
+    by_class = [loss(np.tile(np.eye(IDENTITIES)[k], (8, 1))) for k in range(IDENTITIES)]
+    assert loss(one_hot) == pytest.approx(loss(None), rel=1e-6)
+    # Cross-entropy is linear in the targets.
+    assert loss(np.full((8, IDENTITIES), 0.2)) == pytest.approx(np.mean(by_class), rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("real", [True, False])
+def test_a_baseline_trains_on_generated_images_and_serves_as_a_teacher(
+    root, generated, tmp_path, real
+):
+    config = tiny_config(
+        {
+            "baseline": True,
+            "data.root": str(root),
+            "data.name": "folder",
+            "data.generated": str(generated),
+            "data.real": real,
+        }
+    )
+    metrics = train(config, tmp_path)
+    assert 0 < metrics["mAP"] <= 1
+    assert load_teacher_model(config, tmp_path).num_identities == IDENTITIES
+    assert not (tmp_path / "dgnet").exists()
+
+
+def test_dgnet_itself_refuses_generated_images(generated, tmp_path):
+    with pytest.raises(InputError, match="is for the baseline"):
+        train(tiny_config({"data.generated": str(generated)}), tmp_path)

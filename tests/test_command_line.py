@@ -1,0 +1,107 @@
+"""The flags of evaluation, as they are typed."""
+
+import json
+import re
+
+import pytest
+from processes import Launcher
+from test_evaluator import STEP, TRAINED_WITH, people, run, strangers  # noqa: F401
+
+from configs import trained
+from dgnet_jax.command_line import add_trained_config
+from dgnet_jax.data.datasets import load_dataset
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--mode=evaluate", "--workdir=runs/a", "--config.data.root=b"],
+        ["--config.data.root=b", "--workdir", "runs/a", "--mode", "evaluate"],
+        ["-workdir=runs/a", "-mode=generate", "--unknown=3"],
+    ],
+)
+def test_without_config_the_work_directory_s_is_taken_before_its_overrides(flags):
+    argv = ["launch.py", *flags]
+    add_trained_config(argv)
+    assert argv == ["launch.py", f"--config={trained.__file__}:runs/a", *flags]
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--mode=evaluate", "--workdir=runs/a", "--config=configs/market.py"],
+        ["--config", "configs/market.py", "--mode=evaluate", "--workdir=runs/a"],
+        ["--workdir=runs/a"],
+        ["--mode=train", "--workdir=runs/a"],
+        ["--mode=evaluate"],
+        ["--mode=evaluate", "--workdir"],
+    ],
+)
+def test_a_given_config_and_training_are_left_alone(flags):
+    argv = ["launch.py", *flags]
+    add_trained_config(argv)
+    assert argv == ["launch.py", *flags]
+
+
+@pytest.fixture(scope="module")
+def launcher(tmp_path_factory) -> Launcher:
+    return Launcher(tmp_path_factory)
+
+
+@pytest.mark.slow
+def test_a_run_is_evaluated_on_another_data_set_by_overriding_its_fields(
+    launcher,
+    run,  # noqa: F811
+    strangers,  # noqa: F811
+):
+    query = load_dataset("folder", strangers).query.files[0].rpartition("/")[2]
+    said = launcher.finish(
+        run,
+        "--mode=evaluate",
+        "--config.data.name=folder",
+        f"--config.data.root={strangers}",
+        "--config.evaluation.rerank_k1=4",
+        f"--queries={query}",
+        config=None,
+    ).said()
+    assert f"Trained on market1501 ({TRAINED_WITH} identities, step {STEP}, l1), eval" in said
+    assert "k1 4, k2 6, lambda 0.3" in said
+    report = json.loads((run / "evaluation_on_folder.json").read_text())
+    assert report["evaluated_on"] == "folder"
+    assert report["config"].endswith(f"trained.py:{run}")
+    assert report["configuration"]["data"]["root"] == str(strangers)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--config.data.nme=x"], "error: --config has no such field"),
+        (["--config.data.name=markt1501"], "error: .*unknown data set 'markt1501'"),
+        (["--queries=nobody"], "error: --queries: no query has the name 'nobody'"),
+        (["--step=3"], "error: .*no checkpoint of step 3; found steps \\[7\\]"),
+        (["--config.evaluation.rerank_k1=0"], "error: re-ranking: found k1 0"),
+    ],
+)
+def test_what_is_wrong_is_told_without_a_traceback(
+    launcher,
+    run,  # noqa: F811
+    tmp_path,
+    flags,
+    message,
+):
+    process = launcher.start(
+        run, "--mode=evaluate", f"--output={tmp_path}/x.json", *flags, config=None
+    )
+    assert process.end() == 1
+    said = process.said()
+    assert re.search(message, said), said
+    assert "Traceback" not in said
+    assert not (tmp_path / "x.json").exists()
+
+
+@pytest.mark.slow
+def test_a_folder_that_is_no_run_is_told(launcher, tmp_path):
+    process = launcher.start(tmp_path, "--mode=evaluate", config=None)
+    assert process.end() == 1
+    assert f"error: {tmp_path}: no config.json in it" in process.said()

@@ -1,0 +1,294 @@
+"""The full evaluation of a checkpoint: every number against NumPy loops over its embeddings."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import ml_collections
+import numpy as np
+import pytest
+from PIL import Image
+from test_ranking import hits_by_sorting
+from test_reranking import distances_by_definition
+from tiny import tiny_config, tiny_state
+
+from configs import trained
+from dgnet_jax import evaluator, report, workdir
+from dgnet_jax.checkpoints import Checkpoints
+from dgnet_jax.data.pipeline import open_data
+from dgnet_jax.data.synthetic import draw_dataset
+from dgnet_jax.errors import InputError
+from dgnet_jax.inference import load_model
+from dgnet_jax.loop import DGNET_STAGE, stage_directory
+from dgnet_jax.models import build_networks
+from dgnet_jax.state import make_optimizers
+
+STEP = 7
+TRAINED_WITH, OTHER = 5, 9
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory) -> Path:
+    """A data set with multi-query images, of all cameras but the first."""
+    root = draw(tmp_path_factory.mktemp("people") / "data", TRAINED_WITH, seed=0)
+    (root / "gt_bbox").mkdir()
+    for path in sorted((root / "bounding_box_test").glob("*_c[2-4]s*.jpg")):
+        if not path.name.startswith(("-1", "0000")):
+            shutil.copy(path, root / "gt_bbox")
+    return root
+
+
+@pytest.fixture(scope="module")
+def strangers(tmp_path_factory) -> Path:
+    """A data set of other people, without multi-query images."""
+    return draw(tmp_path_factory.mktemp("strangers") / "data", OTHER, seed=1)
+
+
+def draw(root: Path, train_identities: int, seed: int) -> Path:
+    draw_dataset(
+        root,
+        seed=seed,
+        train_identities=train_identities,
+        test_identities=4,
+        images_per_identity_camera=3,
+        distractors=3,
+        junk=2,
+        height=32,
+        width=16,
+    )
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(people, tmp_path_factory) -> Path:
+    """The work directory of a run with one checkpoint."""
+    config = tiny_config({"data.root": str(people), "evaluation.rerank_k1": 5})
+    folder = workdir.prepare(tmp_path_factory.mktemp("run"), config)
+    workdir.unlock(folder)
+    state = tiny_state(build_networks(config, TRAINED_WITH), make_optimizers(config), STEP)
+    with Checkpoints(stage_directory(folder, DGNET_STAGE), config) as checkpoints:
+        checkpoints.save(STEP, state)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def config(run) -> ml_collections.ConfigDict:
+    return trained.get_config(str(run))
+
+
+@pytest.fixture(scope="module")
+def found(run, config) -> dict:
+    """The report of the run's own data set."""
+    return evaluator.evaluate_fully(config, run, config_name="a name")
+
+
+@pytest.fixture(scope="module")
+def embedded(run, config) -> dict:
+    """(prime, fine) embeddings, identities and cameras of each split."""
+    data, model = open_data(config), load_model(config, run)
+    splits = {"query": data.query, "gallery": data.gallery, "more": data.multi_query}
+    return {
+        name: (model.embeddings(split.images).astype(np.float64), split.identities, split.cameras)
+        for name, split in splits.items()
+    }
+
+
+def scores_of(weights: tuple[float, float], embeddings: np.ndarray) -> np.ndarray:
+    """Features of prime . prime and fine . fine with weights, another way than the package's."""
+    return np.concatenate([np.sqrt(w) * embeddings[:, i] for i, w in enumerate(weights)], axis=1)
+
+
+def figures(hits) -> dict[str, float]:
+    """Metrics of the protocol's definition, in loops."""
+    hits = list(hits)
+    trapezoid, standard, hardest = [], [], []
+    for ranks in hits:
+        points = [((i / r if r else 1), (i + 1) / (r + 1)) for i, r in enumerate(ranks)]
+        trapezoid.append(np.mean([(a + b) / 2 for a, b in points]) if points else 0)
+        if points:
+            standard.append(np.mean([b for _, b in points]))
+            hardest.append(len(ranks) / (ranks[-1] + 1))
+    shares = {
+        f"rank{k}": np.mean([bool(ranks) and ranks[0] < k for ranks in hits])
+        for k in (1, 5, 10, 20)
+    }
+    return shares | {
+        "mAP": np.mean(trapezoid),
+        "mAP_standard": np.mean(standard),
+        "mINP": np.mean(hardest),
+    }
+
+
+def row(found: dict, name: str) -> dict[str, float]:
+    (chosen,) = (row for row in found["ranking"] if row["name"] == name)
+    return chosen["metrics"]
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [("alpha 0.5", (1, 0.5)), ("alpha 0", (1, 0)), ("fine only", (0, 1))],
+)
+def test_each_row_is_the_protocol_s_numbers(found, embedded, name, weights):
+    query, gallery = embedded["query"], embedded["gallery"]
+    hits = hits_by_sorting(
+        scores_of(weights, query[0]), *query[1:], scores_of(weights, gallery[0]), *gallery[1:]
+    )
+    metrics = row(found, name)
+    for key, value in figures(hits).items():
+        assert metrics[key] == pytest.approx(value, abs=1e-12), key
+
+
+def test_the_multi_query_row_averages_the_same_camera_s_images(found, embedded):
+    query, gallery, more = (embedded[name] for name in ("query", "gallery", "more"))
+    features, others = scores_of((1, 0.5), query[0]), scores_of((1, 0.5), more[0])
+    without = 0
+    for i, (identity, camera) in enumerate(zip(*query[1:], strict=True)):
+        same = (more[1] == identity) & (more[2] == camera)
+        without += not same.any()
+        if same.any():
+            features[i] = others[same].mean(axis=0)
+    hits = hits_by_sorting(features, *query[1:], scores_of((1, 0.5), gallery[0]), *gallery[1:])
+    metrics = row(found, "alpha 0.5, multi-query")
+    for key, value in figures(hits).items():
+        assert metrics[key] == pytest.approx(value, abs=1e-12), key
+    assert metrics["multi_query_images"] == len(more[1])
+    # The first camera's images were left out of gt_bbox.
+    assert metrics["queries_without_multi_query"] == without == 4
+
+
+def test_the_re_ranked_row_is_the_paper_s_definition(found, embedded):
+    query, gallery = embedded["query"], embedded["gallery"]
+    kept = gallery[1] != -1
+    features = scores_of((1, 0.5), query[0]), scores_of((1, 0.5), gallery[0])[kept]
+    distances = distances_by_definition(*features, k1=5, k2=6, lambda_value=0.3)
+    # Columns of -distances as one-hot features: the sorting oracle ranks by them.
+    hits = hits_by_sorting(
+        -distances, *query[1:], np.eye(kept.sum()), *(x[kept] for x in gallery[1:])
+    )
+    metrics = row(found, "alpha 0.5, re-ranked (k1 5, k2 6, lambda 0.3)")
+    for key, value in figures(hits).items():
+        assert metrics[key] == pytest.approx(value, abs=1e-12), key
+
+
+def test_the_counts_are_those_of_the_drawn_data(found):
+    # 4 people x 4 cameras, one query and two gallery images each; c1 is not in gt_bbox.
+    assert found["counts"] == {
+        "queries": 16,
+        "queries_without_match": 0,
+        "gallery": 32 + 3,
+        "distractors": 3,
+        "junk": 2,
+        "multi_query_images": 24,
+        "queries_without_multi_query": 4,
+    }
+
+
+def test_the_file_holds_the_report_and_what_is_needed_to_repeat_it(run, found):
+    written = json.loads((run / "evaluation.json").read_text())
+    assert written == json.loads(json.dumps(found))
+    assert (written["step"], written["identities"]) == (STEP, TRAINED_WITH)
+    assert (written["trained_on"], written["evaluated_on"]) == ("market1501", "market1501")
+    assert written["config"] == "a name"
+    assert written["configuration"]["evaluation"]["rerank_k1"] == 5
+    reranked = next(row for row in written["ranking"] if row["reranking"])
+    assert reranked["reranking"] == {"k1": 5, "k2": 6, "lambda": 0.3}
+    assert {"jax", "numpy", "python", "dgnet_jax"} <= written["versions"].keys()
+    assert not [path for path in run.rglob("*") if path.name.endswith(".tmp")]
+    assert set(written["pictures"]) == {"ranked_lists", "worst_queries", "cmc"}
+    for path in written["pictures"].values():
+        assert Path(path).parent == run / "evaluation"
+        with Image.open(path) as picture:
+            assert picture.format == "PNG"
+            assert min(picture.size) > 300
+
+
+def test_evaluate_gives_the_main_row(run, config, found):
+    metrics = evaluator.evaluate(config, run)
+    assert metrics == {
+        key: value for key, value in found["ranking"][0]["metrics"].items() if key in metrics
+    }
+    assert found["ranking"][0]["name"] == "alpha 0.5"
+    expected = "rank1 rank5 rank10 mAP mAP_standard mINP queries gallery junk distractors"
+    assert set(expected.split()) <= metrics.keys()
+
+
+def test_the_table_shows_every_row_in_percent_and_the_counts(found):
+    table = report.evaluation_table(found)
+    for entry in found["ranking"]:
+        (line,) = (line for line in table.splitlines() if line.startswith(f"| {entry['name']} "))
+        assert f" {100 * entry['metrics']['mAP']:.2f} " in line
+        assert f" {100 * entry['metrics']['rank20']:.2f} " in line
+    assert "Rank@20" in table
+    assert "35 gallery images, 3 of them distractors, 2 junk images left out" in table
+    assert "24 images for multi-query, 4 queries without any of them" in table
+    assert f"Trained on market1501 (5 identities, step {STEP}, l1), evaluated on market" in table
+
+
+def test_a_network_is_evaluated_on_people_it_was_not_trained_with(run, config, strangers, found):
+    own = (run / "evaluation.json").read_bytes()
+    other = config.copy_and_resolve_references()
+    other.data.name, other.data.root = "folder", str(strangers)
+    other.evaluation.rerank = False
+    images = {"fid_png": 12.5, "generated": 60, "note": "as PNG"}
+    seen = []
+
+    def image_metrics(config, model, data):
+        seen.append((config.data.name, model.step, data.num_identities))
+        return images
+
+    result = evaluator.evaluate_fully(other, run, image_metrics=image_metrics)
+    assert seen == [("folder", STEP, OTHER)]
+    assert (result["trained_on"], result["evaluated_on"]) == ("market1501", "folder")
+    assert result["identities"] == TRAINED_WITH
+    assert open_data(other).num_identities == OTHER
+    assert [row["name"] for row in result["ranking"]] == ["alpha 0.5", "alpha 0", "fine only"]
+    table = report.evaluation_table(result)
+    assert "Trained on market1501" in table
+    assert "evaluated on folder" in table
+    assert "No multi-query" in table
+    assert re.search(r"\| fid_png +\| +12.5 \|", table)
+    assert table.endswith("\nnote: as PNG")
+    # The run's own report stays.
+    assert (run / "evaluation.json").read_bytes() == own
+    written = json.loads((run / "evaluation_on_folder.json").read_text())
+    assert written["generated_images"] == images
+    assert (run / "evaluation_on_folder" / "cmc.png").exists()
+
+
+def test_chosen_queries_and_another_output(run, config, people, tmp_path):
+    name = sorted((people / "query").glob("*.jpg"))[2].stem
+    result = evaluator.evaluate_fully(
+        config, run, output=tmp_path / "results" / "mine.json", queries=[name]
+    )
+    picture = tmp_path / "results" / "mine" / "ranked_lists.png"
+    assert result["pictures"]["ranked_lists"] == str(picture)
+    with Image.open(picture) as chosen, Image.open(run / "evaluation" / "ranked_lists.png") as five:
+        assert chosen.width == five.width
+        assert chosen.height < five.height / 3
+    assert (tmp_path / "results" / "mine.json").exists()
+
+
+def test_a_query_that_is_not_there_is_told_before_anything_is_measured(run, config, tmp_path):
+    with pytest.raises(InputError, match="--queries: no query has the name 'nobody'"):
+        evaluator.evaluate_fully(config, run, output=tmp_path / "x.json", queries=["nobody"])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["results", "folder.json"])
+def test_an_output_that_is_no_json_file_is_told(run, config, tmp_path, name):
+    (tmp_path / "folder.json").mkdir()
+    with pytest.raises(InputError, match=f"--output=.*{name}: name a file that ends in .json"):
+        evaluator.evaluate_fully(config, run, output=tmp_path / name)
+
+
+def test_an_older_run_s_configuration_gets_the_fields_that_are_new(run, tmp_path):
+    stored = json.loads((run / "config.json").read_text())
+    for name in ("rerank", "rerank_k1", "rerank_k2", "rerank_lambda"):
+        del stored["evaluation"][name]
+    stored["evaluation"]["alpha"] = 0.25
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    config = trained.get_config(str(tmp_path))
+    settings = config.evaluation
+    assert (settings.rerank, settings.rerank_k1, settings.rerank_k2) == (True, 20, 6)
+    assert (settings.rerank_lambda, settings.alpha) == (0.3, 0.25)

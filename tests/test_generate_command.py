@@ -1,0 +1,162 @@
+"""`launch.py --mode=generate`, each time for real, in a process of its own."""
+
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from drawn_market import smooth_image
+from PIL import Image
+from processes import Launcher, Run
+from trained import save_run
+
+from dgnet_jax.figures import image_grid
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def launcher(tmp_path_factory) -> Launcher:
+    return Launcher(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def workdir(launcher, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    save_run(folder, {"data.root": str(launcher.data), "data.name": "folder"})
+    return folder
+
+
+def start(
+    launcher: Launcher, workdir: Path, task: str, output: Path, *flags: str, **options
+) -> Run:
+    return launcher.start(
+        workdir,
+        "--mode=generate",
+        f"--task={task}",
+        f"--output={output}",
+        *flags,
+        config=None,
+        **options,
+    )
+
+
+def finish(*arguments, **options) -> Run:
+    run = start(*arguments, **options)
+    assert run.end() == 0, run.said()
+    return run
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_a_set_killed_stopped_and_restarted_is_byte_for_byte_the_same(launcher, workdir, tmp_path):
+    flags = ("--count=4000", "--seed=2")
+    finish(launcher, workdir, "dataset", tmp_path / "whole", *flags)
+    folder = tmp_path / "killed"
+    manifest = folder / "manifest.csv"
+
+    def listed() -> int:
+        return manifest.read_text().count("\n") - 1 if manifest.exists() else 0
+
+    run = start(launcher, workdir, "dataset", folder, *flags)
+    run.wait_until(lambda: listed() >= 1024)
+    run.kill()
+    assert run.end() == -signal.SIGKILL
+    before = listed()
+    assert 1024 <= before < 4000
+
+    run = start(launcher, workdir, "dataset", folder, *flags)
+    run.wait_until(lambda: listed() > before)
+    run.terminate()
+    assert run.end() == 143, run.said()
+    assert f"continuing behind image {before} of 4006" in run.said()
+    assert "The same command goes on from there" in run.said()
+    assert before < listed() < 4000
+    assert not list(folder.rglob("*.tmp"))
+
+    finish(launcher, workdir, "dataset", folder, *flags)
+    assert files_of(folder) == files_of(tmp_path / "whole")
+
+
+def test_several_devices_paint_what_one_does(launcher, workdir, tmp_path):
+    flags = ("--count=40", "--nosoft_labels", "--quality=95")
+    for devices in (1, 4):
+        finish(launcher, workdir, "dataset", tmp_path / str(devices), *flags, devices=devices)
+    names = sorted(path.name for path in (tmp_path / "1").glob("bounding_box_train/*"))
+    assert len(names) == 40
+    for name in names:
+        one, four = (
+            np.asarray(Image.open(tmp_path / devices / "bounding_box_train" / name)).astype(int)
+            for devices in ("1", "4")
+        )
+        # A pixel of another level is another JPEG.
+        assert np.abs(one - four).mean() < 0.5
+
+
+def test_swap_writes_the_grid_with_its_originals_and_says_what_it_is(launcher, workdir, tmp_path):
+    run = finish(launcher, workdir, "swap", tmp_path, "--count=3", "--seed=1")
+    path = tmp_path / "swap.png"
+    assert f"wrote {path}" in run.said()
+    with Image.open(path) as figure:
+        said = figure.info
+        # 3 x 3 swaps and the row and column of originals, 32 x 16 pixels, 4 times enlarged.
+        blank = np.zeros((32, 16, 3), np.uint8)
+        least = image_grid([[blank] * 4] * 4, scale=4)
+        assert figure.width >= least.width and figure.height >= least.height
+    assert said["generator"].startswith(f"{workdir.name} step 3 weights ")
+    assert said["seed"] == "1"
+    assert len(said["appearance_sources"].splitlines()) == 3
+    assert said["structure_sources"] == said["appearance_sources"]
+
+
+def test_pairs_of_two_folders_of_odd_files(launcher, workdir, tmp_path):
+    first, second, output = (tmp_path / name for name in ("first", "second", "output"))
+    first.mkdir()
+    second.mkdir()
+    smooth_image(0).convert("CMYK").save(first / "red.jpg")
+    smooth_image(1, 300, 200).save(first / "red.png")
+    (first / "notes.txt").write_text("no image")
+    smooth_image(2).convert("L").save(second / "gray.bmp")
+    flags = (f"--appearance={first}", f"--structure={second}")
+    run = finish(launcher, workdir, "pairs", output, *flags)
+    assert "notes.txt: skipped: not an image" in run.said()
+    names = ["appearance-red.jpg_structure-gray.png", "appearance-red.png_structure-gray.png"]
+    assert sorted(path.name for path in output.iterdir()) == names
+    with Image.open(output / names[0]) as image:
+        assert image.size == (16, 32)
+        assert image.info["appearance_sources"] == str(first / "red.jpg")
+        assert image.info["structure_sources"] == str(second / "gray.bmp")
+
+
+def test_interpolations_as_strips_and_animations(launcher, workdir, tmp_path):
+    finish(launcher, workdir, "interpolate", tmp_path, "--frames=5", "--animation=webp")
+    for kind in ("appearance", "structure"):
+        with Image.open(tmp_path / f"interpolate_{kind}.png") as strip:
+            assert len(strip.info[f"{kind}_sources"].splitlines()) == 2
+        with Image.open(tmp_path / f"interpolate_{kind}.webp") as animation:
+            assert animation.n_frames == 5 + 3
+
+
+@pytest.mark.parametrize(
+    "task, flags, message",
+    [
+        ("swop", (), "unknown task 'swop'; the nearest is 'swap'; known tasks: swap, interpolate,"),
+        ("", (), "--task is missing; known tasks: swap, interpolate, pairs, dataset"),
+        ("swap", ("--appearance=nowhere",), "--appearance: no file or folder nowhere"),
+        ("pairs", (), "--task=pairs needs --appearance=FOLDER and --structure=FOLDER"),
+        ("swap", ("--step=77",), "no checkpoint of step 77; found steps [3]"),
+        ("dataset", ("--config.data.root=nowhere",), "--config.data.root=nowhere"),
+    ],
+)
+def test_wrong_input_is_told_without_a_traceback(launcher, workdir, tmp_path, task, flags, message):
+    run = start(launcher, workdir, task, tmp_path / "output", *flags)
+    assert run.end() == 1
+    assert message in run.said()
+    assert "error: " in run.said() and "Traceback" not in run.said()
+    assert not (tmp_path / "output").exists()
