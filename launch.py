@@ -68,12 +68,15 @@ def main(argv: list[str]) -> None:
         paths = generate(config, _WORKDIR.value, task, _STEP.value, _OUTPUT.value)
         table = "\n".join(f"wrote {path}" for path in paths)
     else:
+        from dgnet_jax.evaluation.image_metrics import measure_images
+
         found = evaluator.evaluate_fully(
             config,
             _WORKDIR.value,
             _STEP.value,
             output=_OUTPUT.value,
             queries=_QUERIES.value,
+            image_metrics=measure_images if config.evaluation.generated_images else None,
             config_name=config_flags.get_config_filename(flags.FLAGS["config"]),
         )
         table = report.evaluation_table(found)

@@ -9,9 +9,13 @@ neighbourhoods like those of a trained network.
 
 import argparse
 import resource
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from dgnet_jax.evaluation.ranking import Scorer, evaluate_ranking, inner_products
 from dgnet_jax.evaluation.reranking import KReciprocal

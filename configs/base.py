@@ -201,7 +201,10 @@ def get_config() -> ml_collections.ConfigDict:
     evaluation.rerank_k1 = 20
     evaluation.rerank_k2 = 6
     evaluation.rerank_lambda = 0.3
-    # Of --mode=evaluate: length of FID's features, 64, 192, 768 or 2048 (the published one).
+    # Of --mode=evaluate: whether generated images are measured too (FID, KID, diversity, identity
+    # consistency): one image for each training image is painted.
+    evaluation.generated_images = True
+    # Length of FID's features: 64, 192, 768 or 2048 (the published one).
     evaluation.fid_dims = 2048
     # Training images, and gallery images, that FID takes: a seeded choice; 0 takes all.
     evaluation.fid_images = 0

@@ -18,13 +18,14 @@ from dgnet_jax.workdir import load_config
 def get_config(workdir: str) -> ml_collections.ConfigDict:
     """`workdir`: the folder of the run. Fields that are newer than it get the default."""
     config = load_config(workdir)
-    _fill(config, base.get_config())
+    fill(config, base.get_config())
     return config
 
 
-def _fill(config: ml_collections.ConfigDict, defaults: ml_collections.ConfigDict) -> None:
+def fill(config: ml_collections.ConfigDict, defaults: ml_collections.ConfigDict) -> None:
+    """Gives a configuration, in place, the fields of `defaults` that it lacks."""
     for name, default in defaults.items():
         if name not in config:
             config[name] = default
         elif isinstance(default, ml_collections.ConfigDict):
-            _fill(config[name], default)
+            fill(config[name], default)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import ml_collections
 
+from configs import base
 from dgnet_jax import workdir as work_directory
 from dgnet_jax.compilation import use_compilation_cache
 from dgnet_jax.data.pipeline import open_data
@@ -46,7 +47,7 @@ def train_baseline(config: ml_collections.ConfigDict, workdir: str | Path) -> Me
         data, targets = mixed, mixed.train_targets
     elif not config.data.real:
         raise InputError("--config.data.real=False needs --config.data.generated=DIR")
-    workdir = work_directory.prepare(workdir, config, RESUMABLE)
+    workdir = work_directory.prepare(workdir, config, RESUMABLE, base.get_config())
     try:
         _, metrics = train_teacher(config, data, workdir, placement, targets)
         return metrics

@@ -31,12 +31,12 @@ def add_trained_config(argv: list[str]) -> None:
 
     Its fields can then be overridden like those of any other: `--config.data.root=DIR`.
     """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for name in ("config", "mode", "workdir"):
         parser.add_argument(f"--{name}", f"-{name}")
     try:
         given, _ = parser.parse_known_args(argv[1:])
-    except SystemExit:  # a flag without its value, which absl tells
+    except argparse.ArgumentError:  # a flag without its value, which absl tells
         return
     if given.config is None and given.workdir and given.mode not in (None, "train"):
         argv.insert(1, f"--config={trained.__file__}:{given.workdir}")

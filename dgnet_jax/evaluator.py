@@ -6,6 +6,7 @@ work directory is changed, so a run may be evaluated while it is training.
 
 import json
 import platform
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -121,8 +122,9 @@ def evaluate_fully(
         workdir: of the run; with `config.released` any folder for the results.
         step: which checkpoint; the latest by default.
         output: the JSON file; by default `evaluation.json` in the work directory, and
-            `evaluation_on_NAME.json` if the data set is another one than the training's. Pictures
-            go to a folder of that name beside it.
+            `evaluation_on_NAME.json` if the data set is another one than the training's, or
+            `evaluation_of_FILE.json` of released weights. Pictures go to a folder of that name
+            beside it.
         queries: file names of the queries to draw; a seeded choice by default.
         image_metrics: measures generated images; gets (config, model, data). What it returns is
             the report's "generated_images" and the second part of its table.
@@ -138,8 +140,8 @@ def evaluate_fully(
     started = time.perf_counter()
     trained_on = _trained_on(config, workdir)
     file = Path(output) if output else _default_file(Path(workdir), config, trained_on)
-    if file.suffix != ".json" or file.is_dir():
-        raise InputError(f"--output={output}: name a file that ends in .json")
+    _check_output(file)
+    _warn_of_lost_detail(config, trained_on)
     data = open_data(config)
     # Before the long part: what is wrong is told at once.
     ways = variants(config, multi_query=data.dataset.multi_query is not None)
@@ -191,7 +193,9 @@ def write_report(report: Report, file: str | Path) -> None:
     file = Path(file)
     file.parent.mkdir(parents=True, exist_ok=True)
     with replacing(file) as temporary:
-        temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        # JSON has no NaN: what could not be measured is null.
+        strict = json.loads(json.dumps(report), parse_constant=lambda _: None)
+        temporary.write_text(json.dumps(strict, indent=2) + "\n", encoding="utf-8")
     logging.info("wrote %s", file)
 
 
@@ -206,8 +210,42 @@ def _trained_on(config: ml_collections.ConfigDict, workdir: str | Path) -> str:
 
 def _default_file(workdir: Path, config: ml_collections.ConfigDict, trained_on: str) -> Path:
     """Another data set's report does not replace that of the run's own."""
-    other = trained_on != config.data.name and not config.get("released", "")
+    if config.get("released", ""):
+        return workdir / f"evaluation_of_{Path(config.released).stem}.json"
+    other = trained_on != config.data.name
     return workdir / (f"evaluation_on_{config.data.name}.json" if other else FILE)
+
+
+def _check_output(file: Path) -> None:
+    """Makes the folder of the results; raises InputError if they could not be written to it."""
+    if file.suffix != ".json" or file.is_dir():
+        raise InputError(f"--output={file}: name a file that ends in .json")
+    if jax.process_index() != 0:
+        return
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=file.parent):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"--output={file}: cannot be written ({error.strerror}). Name another file."
+        ) from error
+
+
+def _warn_of_lost_detail(config: ml_collections.ConfigDict, trained_on: str) -> None:
+    """Another data set's images may be larger than those that the run keeps in memory."""
+    data = config.data
+    kept, used = (data.cache_height, data.cache_width), (data.height, data.width)
+    if trained_on != data.name and (kept[0] < used[0] or kept[1] < used[1]):
+        logging.warning(
+            "%s: images are kept at %d x %d pixels, as in the run; larger ones lose detail. "
+            "--config.data.cache_height=%d --config.data.cache_width=%d keeps it and takes %.1f "
+            "times the memory",
+            data.name,
+            *kept,
+            *used,
+            np.prod(used) / np.prod(kept),
+        )
 
 
 def _counts(rows: Sequence[Ranked]) -> dict[str, int]:

@@ -95,6 +95,8 @@ def run(arguments: argparse.Namespace) -> dict[str, object]:
         InputError: a path, a size or the weights are wrong.
     """
     size = _size(arguments.size)
+    if arguments.save_stats and not _is_saved(arguments.save_stats):
+        raise InputError(f"--save-stats: found {arguments.save_stats!r}; name a file .npz")
     if arguments.batch_size < 1:
         raise InputError(f"--batch-size: found {arguments.batch_size}, 1 or more is needed")
     if arguments.generated is None and not arguments.save_stats:
@@ -114,7 +116,7 @@ def run(arguments: argparse.Namespace) -> dict[str, object]:
     real = _side(arguments.real, files, extractor, size)
     if arguments.save_stats:
         kept = real.features if arguments.with_features else None
-        save_statistics(arguments.save_stats, real.statistics, kept)
+        save_statistics(Path(arguments.save_stats).expanduser(), real.statistics, kept)
         _say(f"{arguments.save_stats}: statistics of {_number(real.statistics.count)} images")
     if arguments.generated is None:
         return {"dims": real.statistics.dims, "real": real.statistics.count}
@@ -190,7 +192,7 @@ def _side(
     size: tuple[int, int],
 ) -> Side:
     if _is_saved(source):
-        statistics, features = load_statistics(source)
+        statistics, features = load_statistics(Path(source).expanduser())
         return Side(source, statistics, features)
     assert extractor is not None
     broken: list[Path] = []
@@ -236,7 +238,7 @@ def main(argv: list[str]) -> None:
     arguments = parser().parse_args(argv)
     try:
         result = run(arguments)
-    except InputError as error:
+    except (InputError, OSError) as error:  # OSError: a full disk, no permission
         raise SystemExit(f"error: {error}") from error
     if arguments.json:
         print(json.dumps(result))

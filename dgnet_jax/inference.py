@@ -69,12 +69,13 @@ class DGNet:
     @property
     def batch_size(self) -> int:
         """Images per call over all devices."""
-        return device_batch(self.config.evaluation.batch_size, self.placement)
+        wanted = self.config.evaluation.batch_size
+        return self.placement.round_up("evaluation.batch_size", wanted)
 
     @cached_property
     def name(self) -> str:
         """For the metadata of what it paints: where it is from, its step, a sum of its weights."""
-        return f"{Path(self.source).name} step {self.step} weights {self._checksum:08x}"
+        return f"{Path(self.source).absolute().name} step {self.step} weights {self._checksum:08x}"
 
     @cached_property
     def _checksum(self) -> int:
@@ -154,7 +155,8 @@ class TeacherModel:
     @property
     def batch_size(self) -> int:
         """Images per call over all devices."""
-        return device_batch(self.config.evaluation.batch_size, self.placement)
+        wanted = self.config.evaluation.batch_size
+        return self.placement.round_up("evaluation.batch_size", wanted)
 
     def embeddings(self, images: np.ndarray) -> np.ndarray:
         """Embeddings over the images and their mirrors, of unit norm: (n, dim) float32."""
@@ -201,6 +203,11 @@ def load_model(
     released = config.get("released", "")
     if released:
         return _load_released(config, released, placement)
+    if config.get("baseline"):
+        raise InputError(
+            f"--workdir={workdir}: a run of the re-ID baseline, which has no generator; its "
+            "training has printed its ranking, which metrics.jsonl holds too"
+        )
     directory = _stage_folder(workdir, DGNET_STAGE)
     with Checkpoints(directory, read_only=True) as checkpoints:
         step = checkpoints.choose_step(step)
@@ -238,6 +245,8 @@ def load_teacher_model(
         network = build_teacher(config, identities)
         return TeacherModel(config, network, placement.put_state(variables), checkpoint, placement)
     source = checkpoint or workdir
+    if not source:
+        raise InputError("--config.teacher.checkpoint is empty, and there is no work directory")
     flag = "--config.teacher.checkpoint" if checkpoint else "--workdir"
     directory = _stage_folder(source, TEACHER_STAGE, flag)
     saved = load_config(str(source))
@@ -258,12 +267,6 @@ def load_teacher_model(
     return TeacherModel(config, network, variables, str(source), placement)
 
 
-def device_batch(batch_size: int, placement: Placement) -> int:
-    """`batch_size` rounded up to a multiple of the devices."""
-    devices = placement.mesh.size
-    return -(-batch_size // devices) * devices
-
-
 def _load_released(config: ml_collections.ConfigDict, path: str, placement: Placement) -> DGNet:
     generator, appearance, _ = load_released(path, build_networks(config, 1))
     identities = appearance["params"]["prime"]["classifier"]["kernel"].shape[-1]
@@ -276,17 +279,6 @@ def _load_released(config: ml_collections.ConfigDict, path: str, placement: Plac
         path,
         placement,
     )
-
-
-def _load_converted_teacher(
-    config: ml_collections.ConfigDict, path: Path, placement: Placement
-) -> TeacherModel:
-    from dgnet_jax.convert import load_teacher_weights
-
-    variables = load_teacher_weights(path, build_teacher(config, 1))
-    identities = variables["params"]["head"]["classifier"]["kernel"].shape[-1]
-    network = build_teacher(config, identities)
-    return TeacherModel(config, network, placement.put_state(variables), str(path), placement)
 
 
 def _stage_folder(workdir: str | Path | None, stage: str, flag: str = "--workdir") -> Path:

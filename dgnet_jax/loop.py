@@ -17,8 +17,8 @@ from absl import logging
 
 from dgnet_jax.checkpoints import Checkpoints
 from dgnet_jax.data.pipeline import Prefetch
-from dgnet_jax.errors import DivergedError
-from dgnet_jax.parallel import to_host
+from dgnet_jax.errors import DivergedError, InputError
+from dgnet_jax.parallel import from_first_process, to_host
 from dgnet_jax.preemption import GracefulStop
 from dgnet_jax.run_log import RunLog, check_finite
 
@@ -94,10 +94,17 @@ def run_stage(
         The last state and its evaluation.
 
     Raises:
+        InputError: a setting of `config.log` is out of range.
         DivergedError: a loss or a parameter is NaN or infinite.
         Stopped: SIGTERM or Ctrl-C, after saving.
     """
     settings = config.log
+    for name in ("every_steps", "image_every_steps", "checkpoint_every_steps"):
+        if settings[name] < 1:
+            raise InputError(
+                f"--config.log.{name}: found {settings[name]}. Give 1 or more; what is above the "
+                "number of steps happens at the end only"
+            )
     directory = stage_directory(workdir, stage.name)
     with Checkpoints(directory, config, keep=settings.keep_checkpoints) as checkpoints:
         start = checkpoints.latest_step()
@@ -159,7 +166,9 @@ def _run(
 
     # A stop at a step that was due left its evaluation out; a finished stage has one to return.
     finished = start >= stage.total_steps
-    if not metrics and (finished or (due(start) and not log.evaluated(start))):
+    # Only the first process has a log; the others would wait for each other in an evaluation.
+    evaluated = bool(from_first_process(log.evaluated(start)))
+    if not metrics and (finished or (due(start) and not evaluated)):
         metrics = evaluate(start)
     if start == 0:
         if stage.draw:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from dgnet_jax.errors import InputError
@@ -28,6 +29,12 @@ class Placement(NamedTuple):
                 f"{self.mesh.size} devices; use a multiple of {self.mesh.size}"
             )
 
+    def round_up(self, field: str, batch_size: int) -> int:
+        """`batch_size` or the next multiple of the devices; InputError if it is below 1."""
+        if batch_size < 1:
+            raise InputError(f"--config.{field}: found {batch_size}. Give 1 or more.")
+        return -(-batch_size // self.mesh.size) * self.mesh.size
+
     def put_state(self, tree: Any) -> Any:
         """Replicates host or device arrays on all devices."""
         return jax.device_put(tree, self.replicated)
@@ -46,6 +53,13 @@ def place() -> Placement:
     return Placement(
         mesh, NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
     )
+
+
+def from_first_process(value: int) -> int:
+    """Process 0's `value`, in every process; each has to call it."""
+    if jax.process_count() == 1:
+        return value
+    return int(multihost_utils.broadcast_one_to_all(np.int64(value)))
 
 
 def to_host(tree: Any) -> Any:

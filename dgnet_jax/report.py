@@ -48,12 +48,46 @@ def evaluation_table(report: Mapping[str, Any]) -> str:
     ]
     if "multi_query_images" not in report["counts"]:
         lines.append("No multi-query row: the data set comes without images for it (gt_bbox).")
-    images = report["generated_images"]
-    numbers = [(name, value) for name, value in images.items() if not isinstance(value, str)]
-    if numbers:
-        lines += ["", tabulate(numbers, headers=["generated images", "value"], tablefmt="github")]
-    lines += [f"{name}: {value}" for name, value in images.items() if isinstance(value, str)]
-    return "\n".join(lines)
+    return "\n".join(lines + _images_table(report["generated_images"]))
+
+
+def _images_table(images: Mapping[str, Any]) -> list[str]:
+    """Lines of the measures of generated images (`evaluation.protocol.evaluate_generated`)."""
+    if not images:
+        return []
+    fid = f"FID ({images['dims']}-d)" if "dims" in images else "FID"
+    columns = {
+        fid: ("fid_png", "fid_jpeg", "fid_real"),
+        "KID": ("kid_mean", "kid_jpeg_mean", "kid_real_mean"),
+        "KID sd": ("kid_sd", "kid_jpeg_sd", "kid_real_sd"),
+        "Frechet distance, teacher's features": ("teacher_frechet", "", "teacher_frechet_real"),
+        "diversity": ("diversity", "", "diversity_real"),
+        "identity consistency": ("identity_consistency", "", ""),
+    }
+    present = {
+        title: names for title, names in columns.items() if any(name in images for name in names)
+    }
+    titles = ("generated, PNG", "generated, JPEG (as published)", "real: gallery")
+    rows = [
+        [title, *(images.get(names[index], "") for names in present.values())]
+        for index, title in enumerate(titles)
+    ]
+    lines = ["", tabulate(rows, headers=["images", *present], floatfmt=".4g", tablefmt="github")]
+    sizes = ", ".join(
+        f"{images[key]} {text}"
+        for key, text in (
+            ("generated", "generated"),
+            ("real", "real training images"),
+            ("gallery", "gallery images"),
+        )
+        if key in images
+    )
+    lines.append(
+        f"{sizes}. Distances are to the training images; diversity of the last row is theirs."
+    )
+    if images.get("fid_singular"):
+        lines.append("Too few images for these features: the covariance is singular; prefer KID.")
+    return lines + [value for value in images.values() if isinstance(value, str)]
 
 
 def _ranking_table(title: str, rows: Mapping[str, Mapping[str, float]]) -> str:

@@ -11,6 +11,7 @@ import ml_collections
 import numpy as np
 from absl import logging
 
+from configs import base
 from dgnet_jax import workdir as work_directory
 from dgnet_jax.baseline import train_baseline
 from dgnet_jax.compilation import use_compilation_cache
@@ -197,7 +198,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> Metrics:
     networks = build_networks(config, data.num_identities)
     optimizers = make_optimizers(config)
     train_step = make_train_step(config, networks, optimizers)
-    workdir = work_directory.prepare(workdir, config, RESUMABLE)
+    workdir = work_directory.prepare(workdir, config, RESUMABLE, base.get_config())
     try:
         teacher = get_teacher(config, data, workdir, placement)
         state = placement.put_state(initial_state(config, networks, optimizers, teacher))

@@ -23,7 +23,10 @@ _locks: dict[Path, TextIO] = {}
 
 
 def prepare(
-    workdir: str | Path, config: ml_collections.ConfigDict, may_differ: tuple[str, ...] = ()
+    workdir: str | Path,
+    config: ml_collections.ConfigDict,
+    may_differ: tuple[str, ...] = (),
+    defaults: ml_collections.ConfigDict | None = None,
 ) -> Path:
     """Creates, locks and labels the work directory of a run.
 
@@ -32,12 +35,13 @@ def prepare(
         config: the effective configuration, saved as `config.json`.
         may_differ: fields that may change when a run is resumed, as dotted names (`total_steps`) or
             prefixes of them (`evaluation` covers `evaluation.every`). The new values are saved.
+        defaults: what a field means for a run that is older than the field.
 
     Returns:
         The folder, absolute.
 
     Raises:
-        InputError: the folder is of another configuration, in use, or not a folder.
+        InputError: the folder is of another configuration, in use, not writable, or not a folder.
     """
     folder = Path(workdir).expanduser().absolute()
     try:
@@ -47,10 +51,13 @@ def prepare(
             f"--workdir={workdir}: {error.filename} is not a folder: a file is in the way. "
             "Choose another folder."
         ) from error
+    except OSError as error:
+        raise _unwritable(folder, error) from error
     lock(folder)
     wanted = _as_json(config)
     if (folder / CONFIG_FILE).exists():
-        _refuse_other(folder, _read(folder), wanted, may_differ)
+        older = {} if defaults is None else dict(_flatten(_as_json(defaults)))
+        _refuse_other(folder, older, _read(folder), wanted, may_differ)
     if jax.process_index() == 0:
         with replacing(folder / CONFIG_FILE) as path:
             path.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
@@ -81,12 +88,15 @@ def lock(workdir: Path) -> None:
     process that holds it does nothing; in a multi-process run the first process holds it for all.
 
     Raises:
-        InputError: another process holds it.
+        InputError: another process holds it, or the folder cannot be written to.
     """
     workdir = Path(workdir).resolve()
     if jax.process_index() != 0 or workdir in _locks:
         return
-    file = (workdir / LOCK_FILE).open("a+", encoding="utf-8")
+    try:
+        file = (workdir / LOCK_FILE).open("a+", encoding="utf-8")
+    except OSError as error:
+        raise _unwritable(workdir, error) from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -116,6 +126,12 @@ def unlock(workdir: str | Path) -> None:
         file.close()
 
 
+def _unwritable(folder: Path, error: OSError) -> InputError:
+    return InputError(
+        f"--workdir={folder}: cannot be written to ({error.strerror}). Choose another folder."
+    )
+
+
 def _read(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG_FILE
     try:
@@ -132,9 +148,13 @@ def _read(folder: Path) -> dict[str, Any]:
 
 
 def _refuse_other(
-    folder: Path, present: dict[str, Any], wanted: dict[str, Any], may_differ: tuple[str, ...]
+    folder: Path,
+    defaults: dict[str, Any],
+    present: dict[str, Any],
+    wanted: dict[str, Any],
+    may_differ: tuple[str, ...],
 ) -> None:
-    there, here = dict(_flatten(present)), dict(_flatten(wanted))
+    there, here = {**defaults, **dict(_flatten(present))}, dict(_flatten(wanted))
     names = [name for name in {**there, **here} if not _covered(name, may_differ)]
     lines = [
         f"  {name}: {_shown(there, name)} there, {_shown(here, name)} now"

@@ -100,6 +100,9 @@ def test_what_does_not_fit_is_told(root, generated, tmp_path):
         mixed(root, tmp_path)
     folder = tmp_path / "set"
     shutil.copytree(generated, folder)
+    np.save(folder / "soft_labels.npy", np.zeros((7, IDENTITIES + 1), np.float32))
+    with pytest.raises(InputError, match=r"soft labels of shape \(7, 6\) for 7 images of 5"):
+        mixed(root, folder)
     (folder / "soft_labels.npy").unlink()
     with pytest.raises(InputError, match="no soft labels"):
         mixed(root, folder)

@@ -238,6 +238,7 @@ def test_every_form_of_the_convolution_is_the_definition(
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     if form == "large maps":
         monkeypatch.setattr(blocks, "_LARGE_MAP", 1)
+        monkeypatch.setattr(blocks, "_MANY_CHANNELS", 1)
     x, kernel = draw(2, height, width, 2), draw(size, size, 2, 3, seed=1)
     expected = convolve(x, kernel, stride, dilation)
     cotangent = draw(*expected.shape, seed=2)

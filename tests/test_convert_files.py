@@ -174,6 +174,8 @@ def without(arrays: dict, key: str) -> dict:
 
 CLASSIFIER = "classifier2.add_block.1.running_var"
 KERNEL = "model.layer1.0.conv1.weight"
+COUNTER = "model.bn1.num_batches_tracked"
+BLOCK = "model.layer1.999999999.conv1.weight"
 FAULTS: dict[str, tuple[Callable[[dict, Path], Any], str]] = {
     "hostile": (lambda arrays, marker: {**tensors(arrays), "x": Hostile(marker)}, "executing code"),
     "no state dict": (lambda arrays, marker: [1, 2], "expected a state dict.*found list"),
@@ -193,6 +195,16 @@ FAULTS: dict[str, tuple[Callable[[dict, Path], Any], str]] = {
     "expanded": (
         lambda arrays, marker: {"a": {**tensors(arrays), KERNEL: torch.zeros(1).expand(10**12)}},
         f"{KERNEL}: not an ordinary tensor",
+    ),
+    "expanded counter": (
+        lambda arrays, marker: {
+            "a": {**tensors(arrays), COUNTER: torch.zeros(1, dtype=torch.int64).expand(10**12)}
+        },
+        f"{COUNTER}: not an ordinary tensor",
+    ),
+    "countless blocks": (
+        lambda arrays, marker: {"a": {**tensors(arrays), BLOCK: torch.zeros(1)}},
+        "not a whole id network",
     ),
     "not a number": (
         lambda arrays, marker: {"a": tensors(arrays | {KERNEL: arrays[KERNEL] * np.nan})},

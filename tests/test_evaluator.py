@@ -247,8 +247,9 @@ def test_a_network_is_evaluated_on_people_it_was_not_trained_with(run, config, s
     assert "Trained on market1501" in table
     assert "evaluated on folder" in table
     assert "No multi-query" in table
-    assert re.search(r"\| fid_png +\| +12.5 \|", table)
-    assert table.endswith("\nnote: as PNG")
+    assert re.search(r"\| generated, PNG +\| +12.5 \|", table)
+    assert "\n60 generated." in table
+    assert table.endswith("\nas PNG")
     # The run's own report stays.
     assert (run / "evaluation.json").read_bytes() == own
     written = json.loads((run / "evaluation_on_folder.json").read_text())
@@ -280,6 +281,37 @@ def test_an_output_that_is_no_json_file_is_told(run, config, tmp_path, name):
     (tmp_path / "folder.json").mkdir()
     with pytest.raises(InputError, match=f"--output=.*{name}: name a file that ends in .json"):
         evaluator.evaluate_fully(config, run, output=tmp_path / name)
+
+
+def test_an_output_below_a_file_is_told_before_anything_is_measured(run, config, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"--output=.*file/x\.json: cannot be written"):
+        evaluator.evaluate_fully(config, run, output=tmp_path / "file" / "x.json")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "complaint"),
+    [
+        ("alpha", -0.5, r"--config\.evaluation\.alpha: found -0\.5"),
+        ("rerank_k1", 0, r"--config\.evaluation\.rerank_\*: .*k1 0"),
+        ("batch_size", 0, r"--config\.evaluation\.batch_size: found 0"),
+    ],
+)
+def test_a_setting_out_of_range_is_named(run, config, tmp_path, field, value, complaint):
+    wrong = config.copy_and_resolve_references()
+    wrong.evaluation[field] = value
+    with pytest.raises(InputError, match=complaint):
+        evaluator.evaluate_fully(wrong, run, output=tmp_path / "x.json")
+
+
+def test_images_kept_too_small_for_another_data_set_are_told(run, config, strangers, caplog):
+    other = config.copy_and_resolve_references()
+    other.data.name, other.data.root = "folder", str(strangers)
+    other.data.cache_height, other.data.cache_width = 16, 8
+    other.evaluation.rerank = False
+    evaluator.evaluate_fully(other, run)
+    assert "kept at 16 x 8 pixels" in caplog.text
+    assert "--config.data.cache_height=32 --config.data.cache_width=16" in caplog.text
 
 
 def test_an_older_run_s_configuration_gets_the_fields_that_are_new(run, tmp_path):

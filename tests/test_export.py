@@ -1,11 +1,13 @@
 """The exported re-ID encoder: the features of evaluation, without this package."""
 
 import json
+import struct
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from jax import export as jax_export
@@ -18,7 +20,7 @@ from dgnet_jax.errors import InputError
 from dgnet_jax.evaluation.features import ranking_features
 from dgnet_jax.export import write_export
 from dgnet_jax.export.__main__ import main
-from dgnet_jax.inference import DGNet
+from dgnet_jax.inference import DGNet, load_model
 from dgnet_jax.models import build_networks
 from dgnet_jax.state import make_optimizers
 
@@ -88,6 +90,10 @@ def test_the_example_embeds_a_folder_of_crops_by_itself(
     for index, image in enumerate(images):
         image.save(crops / f"{index}.png")
     (crops / "broken.jpg").write_bytes(b"no image")
+    # Its header claims 20,000 x 20,000 pixels, which Pillow refuses with an error of its own.
+    images[0].save(crops / "huge.bmp")
+    data = (crops / "huge.bmp").read_bytes()
+    (crops / "huge.bmp").write_bytes(data[:18] + struct.pack("<ii", 20_000, 20_000) + data[26:])
     (crops / "Thumbs.db").write_bytes(b"")
 
     out = tmp_path / "features.npz"
@@ -97,6 +103,7 @@ def test_the_example_embeds_a_folder_of_crops_by_itself(
     )
     assert run.returncode == 0, run.stderr
     assert "broken.jpg: left out" in run.stdout
+    assert "huge.bmp: left out" in run.stdout
 
     found = np.load(out)
     assert list(found["paths"]) == [f"deeper/{index}.png" for index in range(6)]
@@ -118,13 +125,29 @@ def test_what_cannot_be_exported_is_told(model: DGNet, tmp_path: Path) -> None:
         write_export(model, tmp_path / "file", ALPHA)
 
 
-def test_a_released_checkpoint_of_another_size_is_refused(model: DGNet, tmp_path: Path) -> None:
+@pytest.fixture
+def released(model: DGNet, tmp_path: Path) -> Path:
+    """The network as a converted released checkpoint."""
     discriminator = tiny_state(model.networks, make_optimizers(model.config), 0).discriminator
     parts = released_state_dicts(model.generator, model.appearance, discriminator, 0)
     tensors = {f"{part}.{key}": array for part, own in parts.items() for key, array in own.items()}
     save_file(tensors, tmp_path / "tiny.safetensors")
+    return tmp_path / "tiny.safetensors"
+
+
+def test_a_converted_checkpoint_is_a_model_without_a_run(model: DGNet, released: Path) -> None:
+    config = model.config.copy_and_resolve_references()
+    config.released = str(released)
+    loaded = load_model(config, None)
+    assert loaded.num_identities == IDENTITIES
+    jax.tree.map(np.testing.assert_array_equal, loaded.generator, model.generator)
+    images = random_images(3)
+    np.testing.assert_array_equal(loaded.embeddings(images), model.embeddings(images))
+
+
+def test_a_released_checkpoint_of_another_size_is_refused(released: Path, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"error: --config.released: .*published sizes"):
-        main([str(tmp_path / "tiny.safetensors"), str(tmp_path / "out")])
+        main([str(released), str(tmp_path / "out")])
 
 
 def test_onnx_gives_the_same_features(model: DGNet, tmp_path: Path) -> None:

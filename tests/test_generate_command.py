@@ -1,5 +1,6 @@
 """`launch.py --mode=generate`, each time for real, in a process of its own."""
 
+import os
 import signal
 from pathlib import Path
 
@@ -122,16 +123,17 @@ def test_pairs_of_two_folders_of_odd_files(launcher, workdir, tmp_path):
     smooth_image(0).convert("CMYK").save(first / "red.jpg")
     smooth_image(1, 300, 200).save(first / "red.png")
     (first / "notes.txt").write_text("no image")
-    smooth_image(2).convert("L").save(second / "gray.bmp")
+    gray = os.fsdecode(b"gr\xe4y")  # Latin-1, no UTF-8
+    smooth_image(2).convert("L").save(second / f"{gray}.bmp")
     flags = (f"--appearance={first}", f"--structure={second}")
     run = finish(launcher, workdir, "pairs", output, *flags)
     assert "notes.txt: skipped: not an image" in run.said()
-    names = ["appearance-red.jpg_structure-gray.png", "appearance-red.png_structure-gray.png"]
+    names = [f"appearance-red.{suffix}_structure-{gray}.png" for suffix in ("jpg", "png")]
     assert sorted(path.name for path in output.iterdir()) == names
     with Image.open(output / names[0]) as image:
         assert image.size == (16, 32)
         assert image.info["appearance_sources"] == str(first / "red.jpg")
-        assert image.info["structure_sources"] == str(second / "gray.bmp")
+        assert image.info["structure_sources"] == str(second / "gr\\udce4y.bmp")
 
 
 def test_interpolations_as_strips_and_animations(launcher, workdir, tmp_path):
@@ -160,3 +162,11 @@ def test_wrong_input_is_told_without_a_traceback(launcher, workdir, tmp_path, ta
     assert message in run.said()
     assert "error: " in run.said() and "Traceback" not in run.said()
     assert not (tmp_path / "output").exists()
+
+
+def test_an_output_that_cannot_be_written_is_told(launcher, workdir, tmp_path):
+    (tmp_path / "file").touch()
+    run = start(launcher, workdir, "swap", tmp_path / "file", "--count=2")
+    assert run.end() == 1
+    assert "error: --output: " in run.said() and "cannot be written (File exists)" in run.said()
+    assert "Traceback" not in run.said()

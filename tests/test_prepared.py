@@ -214,6 +214,16 @@ def test_a_bucket_needs_prepared_data(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(type(prepared.epath.Path("gs://bucket")), "exists", no_backend)
     with pytest.raises(InputError, match=r'pip install "etils\[epath-gcs\]"'):
         load_dataset("market1501", "gs://bucket/data")
+
+    class HttpError(Exception):
+        """As gcsfs raises it: no OSError."""
+
+    def forbidden(self: object) -> bool:
+        raise HttpError("Anonymous caller does not have storage.objects.get access, 401")
+
+    monkeypatch.setattr(type(prepared.epath.Path("gs://bucket")), "exists", forbidden)
+    with pytest.raises(InputError, match=r"bucket cannot be read \(Anonymous.*gcloud auth"):
+        load_dataset("market1501", "gs://bucket/data")
     monkeypatch.setattr(type(prepared.epath.Path("gs://bucket")), "exists", lambda self: False)
     with pytest.raises(InputError, match="no prepared data set 'market1501' there"):
         load_dataset("market1501", "gs://bucket/data")

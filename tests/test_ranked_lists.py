@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from PIL import Image
 from test_figures import find
 
 from dgnet_jax.data.pipeline import CachedSplit
@@ -85,8 +84,17 @@ def test_the_picture_frames_every_image_in_its_colour(gallery):
 def test_a_gallery_shorter_than_the_list_leaves_cells_empty(gallery):
     features, split = gallery
     query = split_of([3], [1], "query")
-    picture = ranked_lists_picture([0], np.array([[1.0, 0.0]]), query, features, split, caption="")
-    assert isinstance(picture, Image.Image)
+    short, long = (
+        ranked_lists_picture(
+            [0], np.array([[1.0, 0.0]]), query, features, split, caption="", length=length
+        )
+        for length in (5, 10)
+    )
+    assert long.width > short.width + 5 * 128
+    for image in split.images:
+        assert find(long, image) == find(short, image)
+    bottom = find(long, split.images[0])[0] + 256
+    assert (np.asarray(long)[:bottom, short.width :] == 255).all()
 
 
 def test_queries_are_drawn_from_a_seed_or_worst_first_and_have_a_match():

@@ -65,6 +65,18 @@ def test_another_configuration_is_refused_with_both_values_of_what_differs(tmp_p
     assert (tmp_path / "config.json").read_bytes() == before
 
 
+def test_a_run_that_is_older_than_a_field_had_its_default(tmp_path):
+    workdir.prepare(tmp_path, make_config())
+    newer = make_config()
+    newer.evaluation.folds = 3
+    defaults = newer.copy_and_resolve_references()
+    with pytest.raises(InputError, match=r"evaluation\.folds: 3 there, 4 now"):
+        newer.evaluation.folds = 4
+        workdir.prepare(tmp_path, newer, defaults=defaults)
+    workdir.prepare(tmp_path, defaults, defaults=defaults)
+    assert workdir.load_config(tmp_path) == defaults
+
+
 def test_fields_that_may_differ_are_updated(tmp_path):
     workdir.prepare(tmp_path, make_config())
     longer = make_config(**{"total_steps": 200, "evaluation.every": 5})

@@ -268,7 +268,8 @@ def _size(shapes: Mapping[str, Shape], pattern: str, axis: int, default: int) ->
 def _count(shapes: Mapping[str, Shape], pattern: str, default: int) -> int:
     """One more than the largest number that the group of a pattern finds in the keys."""
     numbers = [int(match[1]) for key in shapes if (match := re.fullmatch(pattern, key))]
-    return 1 + max(numbers) if numbers else default
+    # A key may hold any number; there are no more blocks than keys.
+    return min(1 + max(numbers), len(shapes)) if numbers else default
 
 
 def _first(keys: list[str], limit: int = 3) -> str:

@@ -90,10 +90,10 @@ def _unwrapped(content: Any, torch: ModuleType) -> Mapping[Any, Any]:
 
 def _to_numpy(tensor: Any, torch: ModuleType, name: str) -> np.ndarray:
     try:
+        # An expanded tensor of a few bytes may claim any size.
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise ValueError("more values than the file holds")
         if tensor.is_floating_point():
-            # An expanded tensor of a few bytes may claim any size.
-            if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-                raise ValueError("more values than the file holds")
             tensor = tensor.to(torch.float32)
         return tensor.detach().numpy()
     except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:

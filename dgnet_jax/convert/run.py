@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 
 import jax
 
+from configs import trained
 from dgnet_jax.checkpoints import Checkpoints
 from dgnet_jax.inference import load_model
 from dgnet_jax.loop import DGNET_STAGE, stage_directory
 from dgnet_jax.parallel import to_host
-from dgnet_jax.workdir import load_config
 
 
 class Run(NamedTuple):
@@ -27,7 +27,7 @@ def read_run(workdir: str | Path, step: int | None = None) -> Run:
     Raises:
         InputError: no such work directory or checkpoint.
     """
-    config = load_config(workdir)
+    config = trained.get_config(str(workdir))
     # A run that only evaluates released weights has none of its own.
     config.released = ""
     model = load_model(config, workdir, step)

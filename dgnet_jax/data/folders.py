@@ -7,6 +7,7 @@ own images in it. A `FolderNaming` says how one of them looks, `read_folders` re
 import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from absl import logging
@@ -69,7 +70,7 @@ def read_folders(naming: FolderNaming, root: str | os.PathLike[str]) -> ReidData
     """
     prefixes = [f"{version}/" for version in naming.versions]
     # Without its name around it a version is believed only where the root is its very folder.
-    if not prefixes or os.path.isdir(os.path.join(root, FOLDERS["query"])):
+    if not prefixes or os.path.isdir(Path(root).expanduser() / FOLDERS["query"]):
         prefixes.append("")
     layouts = [[prefix + folder for folder in FOLDERS.values()] for prefix in prefixes]
     storage, which = find_storage(

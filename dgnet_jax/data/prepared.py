@@ -49,6 +49,13 @@ def find_prepared(name: str, root: str | os.PathLike[str]) -> epath.Path | None:
             f"--config.data.root={os.fspath(root)}: reading a bucket needs another package: "
             f'pip install "etils[epath-gcs]" ({error})'
         ) from error
+    except Exception as error:  # gcsfs, its HTTP client and Google's login each have their own kind
+        if not remote:
+            raise
+        raise InputError(
+            f"--config.data.root={os.fspath(root)}: the bucket cannot be read ({error}). Check its "
+            "name, and sign in: gcloud auth application-default login"
+        ) from error
     if remote:
         raise InputError(
             f"--config.data.root={os.fspath(root)}: no prepared data set {name!r} there. A bucket "

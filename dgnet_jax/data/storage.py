@@ -93,7 +93,7 @@ class ZipStorage:
         return entry in self._names or entry in self._files
 
     def names(self, folder: str) -> list[str]:
-        return sorted(self._names[folder])
+        return sorted(self._names.get(folder, ()))
 
     def path(self, file: str) -> str:
         return f"{self.location}/{file}"
@@ -143,9 +143,9 @@ def find_layout(
 
 def _find(root: str | os.PathLike[str], entries: Sequence[str], folder_name: str) -> Storage:
     path = Path(root).expanduser()
-    if path.is_file():
+    if os.path.isfile(path):  # Path's own raises where a folder above may not be entered
         return _choose(_in_zip(path, entries), entries, folder_name, [])
-    if not path.is_dir():
+    if not os.path.isdir(path):
         raise LayoutNotFoundError([f"{path}: does not exist"])
 
     here = FolderStorage(path)

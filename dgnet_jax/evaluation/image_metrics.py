@@ -43,7 +43,9 @@ def measure_images(
     missing: Results = {}
     teacher: FeatureFn | None = None
     try:
-        teacher = load_teacher_model(config, model.source).embeddings
+        # Released weights are a file: their teacher is another one, config.teacher.checkpoint.
+        workdir = None if config.get("released", "") else model.source
+        teacher = load_teacher_model(config, workdir).embeddings
     except InputError as error:
         missing["teacher_missing"] = (
             f"identity consistency and the Frechet distance in the teacher's space are not "

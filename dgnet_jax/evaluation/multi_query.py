@@ -31,6 +31,7 @@ def average_queries(
         [np.concatenate([query_ids, more_ids]), np.concatenate([query_cameras, more_cameras])]
     )
     groups, group = np.unique(labels, axis=1, return_inverse=True)
+    group = group.ravel()  # NumPy 2.0.0 gives it the labels' number of axes
     of_queries, of_more = group[: len(query_ids)], group[len(query_ids) :]
     counts = np.bincount(of_more, minlength=groups.shape[1])
     sums = np.zeros((groups.shape[1], query_features.shape[1]))

@@ -25,9 +25,9 @@ from dgnet_jax.evaluation.diversity import PAIRS, diversity, same_identity_pairs
 from dgnet_jax.evaluation.extraction import InceptionExtractor
 from dgnet_jax.evaluation.fid import FeatureStatistics
 from dgnet_jax.evaluation.kid import kid
+from dgnet_jax.generate.protocol import HEIGHT, WIDTH, resize_bicubic
 from dgnet_jax.models.inception import HOW_TO_GET_WEIGHTS
 
-HEIGHT, WIDTH = 256, 128
 CHUNK = 256
 
 # Images on the host, (n, height, width, 3) uint8, to (n, dim) features.
@@ -73,7 +73,8 @@ class RealImages:
                 if there were no more; 0 takes all.
             seed: of that choice, of diversity's pairs and of KID's subsets.
             cache: an .npz that keeps Inception features of the real images from one process to the
-                next. It is checked by a sum over images and weights.
+                next. It is checked by a sum over images and weights. Several processes do not use
+                it: they must all extract, or none.
         """
         self.seed = seed
         chosen = _choice(len(images), limit, seed, _TRAIN)
@@ -82,7 +83,7 @@ class RealImages:
         if gallery is not None:
             self.gallery = gallery[_choice(len(gallery), limit, seed, _GALLERY)]
         self.inception, self.teacher = inception, teacher
-        self._cache = None if cache is None else Path(cache)
+        self._cache = None if cache is None or jax.process_count() > 1 else Path(cache)
         self._stored = _read_cache(self._cache)
         self._features: dict[tuple[str, str], np.ndarray] = {}
 
@@ -120,7 +121,7 @@ class RealImages:
         return np.concatenate(parts)
 
     def _write_cache(self) -> None:
-        if self._cache is not None and jax.process_index() == 0:
+        if self._cache is not None:
             self._cache.parent.mkdir(parents=True, exist_ok=True)
             with replacing(self._cache) as temporary, temporary.open("wb") as stream:
                 np.savez(stream, **self._stored)
@@ -275,16 +276,6 @@ def _teacher_results(
             generated, generated_labels, train, real.labels
         ),
     }
-
-
-def resize_bicubic(images: np.ndarray) -> np.ndarray:
-    """(n, rows, columns, 3) uint8 to (n, 256, 128, 3) with Pillow's bicubic filter."""
-    if images.shape[1:3] == (HEIGHT, WIDTH):
-        return images
-    bicubic = Image.Resampling.BICUBIC
-    return np.stack(
-        [np.asarray(Image.fromarray(image).resize((WIDTH, HEIGHT), bicubic)) for image in images]
-    )
 
 
 def encode_jpeg(image: np.ndarray) -> bytes:

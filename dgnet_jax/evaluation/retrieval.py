@@ -43,8 +43,8 @@ def evaluate_retrieval(
         `evaluate_ranking`'s metrics, in shares of 1.
     """
     started = time.perf_counter()
-    devices = placement.mesh.size
-    batch_size = -(-config.evaluation.batch_size // devices) * devices
+    wanted = config.evaluation.batch_size
+    batch_size = placement.round_up("evaluation.batch_size", wanted)
 
     def embedder(images: np.ndarray) -> np.ndarray:
         return embed(features_fn, images, batch_size=batch_size, sharding=placement.sharded)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import ml_collections
 import numpy as np
 
+from dgnet_jax.errors import InputError
 from dgnet_jax.evaluation.features import ranking_features
 from dgnet_jax.evaluation.metrics import summarise
 from dgnet_jax.evaluation.multi_query import average_queries
@@ -107,11 +108,19 @@ def variants(config: ml_collections.ConfigDict, *, multi_query: bool) -> list[Va
         InputError: a setting is out of range.
     """
     settings = config.evaluation
+    if not 0 <= settings.alpha < np.inf:
+        raise InputError(
+            f"--config.evaluation.alpha: found {settings.alpha}. Give a finite weight of 0 or "
+            "above, such as 0.5."
+        )
     main = main_variant(config)
     rows = [main, Variant(0.0), Variant(settings.alpha, fine_only=True)]
     if settings.rerank:
         reranking = KReciprocal(settings.rerank_k1, settings.rerank_k2, settings.rerank_lambda)
-        reranking.check()
+        try:
+            reranking.check()
+        except InputError as error:
+            raise InputError(f"--config.evaluation.rerank_*: {error}") from error
         rows.append(main._replace(reranking=reranking))
     if multi_query:
         rows.append(main._replace(multi_query=True))

@@ -15,15 +15,15 @@ from typing import Any
 import jax
 import numpy as np
 from jax import export
-from PIL import Image
+from PIL import Image, ImageOps
 
-SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".webp"}
+SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
 def read_crop(path: Path, height: int, width: int) -> np.ndarray:
     """(height, width, 3) uint8 RGB."""
     with Image.open(path) as image:
-        rgb = image.convert("RGB")
+        rgb = ImageOps.exif_transpose(image).convert("RGB")
         if rgb.size != (width, height):
             rgb = rgb.resize((width, height), Image.Resampling.BICUBIC)
         return np.asarray(rgb)
@@ -53,7 +53,7 @@ def embed_folder(crops: Path, model: Path, batch_size: int) -> dict[str, np.ndar
             continue
         try:
             images.append(read_crop(path, height, width))
-        except (OSError, ValueError) as error:
+        except Exception as error:  # Pillow has many kinds for a broken file
             print(f"{path}: left out, unreadable ({error})")
             continue
         paths.append(str(path.relative_to(crops)))

@@ -1,8 +1,9 @@
 """`launch.py --mode=generate --task=...`: the tasks, from files to files."""
 
+import contextlib
 import difflib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,16 +27,15 @@ from dgnet_jax.inference import DGNet, TeacherModel, load_model, load_teacher_mo
 from dgnet_jax.swaps import choose_images
 
 _SWAP_COUNT = 8
+# Pictures of one figure; 64 x 64 of 256 x 128 pixels take 0.4 GB, and some copies of it.
+_MOST_SWAPS = 4096
 # Rows of the pictures in figures.
 _FIGURE_HEIGHT = 128
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a task works with.
-
-    images: appearance and structure images, at the network's size.
-    """
+    """What a task works with; `output` is the folder of its results."""
 
     model: DGNet
     config: ml_collections.ConfigDict
@@ -84,6 +84,13 @@ def generate(
 
 def _swap(request: Request) -> list[Path]:
     appearance, structure = _sources(request, flags.COUNT.value or _SWAP_COUNT)
+    rows, columns = len(appearance.images), len(structure.images)
+    if rows * columns > _MOST_SWAPS:
+        raise InputError(
+            f"--task=swap: {rows} appearances x {columns} structures, more than {_MOST_SWAPS} "
+            "pictures, are too many for one figure. Give fewer images (--appearance, --structure, "
+            "--count), or use --task=pairs, which writes a file for each"
+        )
     grid = swap_grid(request.model, appearance.images, structure.images)
     figure = swap_matrix(
         list(appearance.images),
@@ -132,7 +139,8 @@ def _interpolate(request: Request) -> list[Path]:
         animation = picture.with_suffix(f".{flags.ANIMATION.value}")
         metadata = request.metadata | _named(*sources)
         if jax.process_index() == 0:
-            save_animation(strip, animation, metadata, scale=_scale(strip))
+            with _writing(animation):
+                save_animation(strip, animation, metadata, scale=_scale(strip))
         written += [picture, animation]
     if not written:
         raise InputError("--appearance, --structure: two images of one kind are needed")
@@ -200,9 +208,11 @@ def _sources(request: Request, choose: int) -> tuple[Photographs, Photographs]:
 
 
 def _named(appearance: tuple[str, ...], structure: tuple[str, ...]) -> dict[str, str]:
+    sources = {"appearance_sources": appearance, "structure_sources": structure}
+    # File names need not be valid UTF-8.
     return {
-        "appearance_sources": "\n".join(appearance),
-        "structure_sources": "\n".join(structure),
+        name: "\n".join(paths).encode(errors="backslashreplace").decode()
+        for name, paths in sources.items()
     }
 
 
@@ -214,7 +224,19 @@ def _save_png(
     structure: tuple[str, ...],
 ) -> None:
     if jax.process_index() == 0:
-        save_png(picture, path, request.metadata | _named(appearance, structure))
+        with _writing(path):
+            save_png(picture, path, request.metadata | _named(appearance, structure))
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"--output: {path} cannot be written ({error.strerror or error}). Make room, or choose "
+            "another folder"
+        ) from error
 
 
 def _short_names(paths: tuple[str, ...]) -> list[str]:

@@ -23,7 +23,6 @@ from typing import Any
 import jax
 import numpy as np
 from absl import logging
-from jax.experimental import multihost_utils
 
 from dgnet_jax.data.pipeline import CachedSplit, ReidData
 from dgnet_jax.errors import InputError
@@ -31,6 +30,7 @@ from dgnet_jax.generate.plan import Plan, plan_test_set, plan_training_set
 from dgnet_jax.generate.set_folder import MANIFEST_FILE, SetFolder, csv_line
 from dgnet_jax.inference import DGNet, TeacherModel
 from dgnet_jax.loop import Stopped
+from dgnet_jax.parallel import from_first_process
 from dgnet_jax.preemption import GracefulStop
 
 BLOCK = 1024
@@ -115,10 +115,16 @@ def generate_dataset(
         The manifest's path.
 
     Raises:
-        InputError: the folder holds another set, or the disk is full or broken: what the manifest
-            lists is complete and valid then.
+        InputError: the teacher knows other people than the data has, the folder holds another set,
+            or the disk is full or broken: what the manifest lists is complete and valid then.
         Stopped: SIGTERM or Ctrl-C came; the same call goes on.
     """
+    if teacher is not None and teacher.num_identities != data.num_identities:
+        raise InputError(
+            f"soft labels: the teacher in {teacher.source} knows {teacher.num_identities} people, "
+            f"the training data has {data.num_identities}. Use the data that it was trained on "
+            "(--config.data.name, --config.data.root), or leave the labels out (--nosoft_labels)"
+        )
     parts = _plan_parts(data, settings)
     lines = [line for part in parts for line in _lines(part, data, settings.seed)]
     files = SetFolder(
@@ -133,7 +139,7 @@ def generate_dataset(
         first = 0
         if jax.process_index() == 0:
             first = files.prepare([block.start for block in blocks])
-        first = _from_first_process(first)
+        first = from_first_process(first)
         with GracefulStop() as stop:
             _generate(model, teacher, [b for b in blocks if b.start >= first], files, stop)
     except OSError as error:
@@ -237,9 +243,3 @@ def _generate(
 def _report(done: int, left: int, seconds: float) -> None:
     rate = done / seconds
     logging.info("%d images, %.0f images/s, %d left: %.0f s", done, rate, left, left / rate)
-
-
-def _from_first_process(value: int) -> int:
-    if jax.process_count() == 1:
-        return value
-    return int(multihost_utils.broadcast_one_to_all(np.int64(value)))

@@ -46,11 +46,11 @@ class LabelFile:
             os.fsync(file.fileno())
 
 
-def read_soft_labels(folder: str | Path, rows: int) -> np.ndarray:
+def read_soft_labels(folder: str | Path, rows: int, identities: int) -> np.ndarray:
     """The first `rows` soft labels of a generated set: (rows, identities) float32, on the disk.
 
     Raises:
-        InputError: there are none, or fewer.
+        InputError: there are none, or fewer, or of another number of identities.
     """
     path = Path(folder) / LABELS_FILE
     try:
@@ -60,6 +60,9 @@ def read_soft_labels(folder: str | Path, rows: int) -> np.ndarray:
             f"{path}: no soft labels ({error}). Make the set with a teacher, or train on it with "
             "other labels"
         ) from error
-    if labels.ndim != 2 or len(labels) < rows:
-        raise InputError(f"{path}: soft labels of shape {labels.shape} for {rows} images")
+    if labels.ndim != 2 or len(labels) < rows or labels.shape[1] != identities:
+        raise InputError(
+            f"{path}: soft labels of shape {labels.shape} for {rows} images of {identities} "
+            "identities. Make the set again, or train on it with other labels"
+        )
     return labels[:rows]

@@ -8,6 +8,8 @@ from PIL import Image
 from dgnet_jax.inference import DGNet
 
 HEIGHT, WIDTH = 256, 128
+# Batches a call: within one the device does not wait for the host.
+_BATCHES = 8
 # Second word of the seed sequence, so that the permutation is independent of other draws.
 _PERMUTATION = 501
 
@@ -34,12 +36,13 @@ def swapped_training_images(
         indices: (b,) of the training images; their pictures: (b, 256, 128, 3) uint8.
     """
     order = structure_permutation(len(images), seed)
-    for start in range(0, len(images), model.batch_size):
-        rows = np.arange(start, min(start + model.batch_size, len(images)))
-        yield rows, resize_bicubic(model.swap(images[rows], images[order[rows]]), HEIGHT, WIDTH)
+    count = _BATCHES * model.batch_size
+    for start in range(0, len(images), count):
+        rows = np.arange(start, min(start + count, len(images)))
+        yield rows, resize_bicubic(model.swap(images[rows], images[order[rows]]))
 
 
-def resize_bicubic(images: np.ndarray, height: int, width: int) -> np.ndarray:
+def resize_bicubic(images: np.ndarray, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
     """(n, rows, columns, 3) uint8 to (n, height, width, 3) with Pillow's bicubic filter."""
     if images.shape[1:3] == (height, width):
         return images

@@ -6,11 +6,14 @@ import numpy as np
 
 from dgnet_jax.inference import DGNet
 
+# Batches a call: within one the device does not wait for the host.
+_BATCHES = 8
+
 
 def swap_batches(
     model: DGNet, appearance_images: np.ndarray, structure_images: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Yields all swaps of n appearance and m structure images, a batch at a time.
+    """Yields all swaps of n appearance and m structure images, some batches at a time.
 
     Args:
         appearance_images, structure_images: (n or m, rows, columns, 3) uint8.
@@ -21,8 +24,9 @@ def swap_batches(
     """
     codes = model.appearance_codes(appearance_images)
     n, m = len(appearance_images), len(structure_images)
-    for start in range(0, n * m, model.batch_size):
-        i, j = np.divmod(np.arange(start, min(start + model.batch_size, n * m)), m)
+    count = _BATCHES * model.batch_size
+    for start in range(0, n * m, count):
+        i, j = np.divmod(np.arange(start, min(start + count, n * m)), m)
         yield i, j, model.repaint(structure_images[j], codes[i])
 
 

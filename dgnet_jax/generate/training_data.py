@@ -98,7 +98,8 @@ class MixedData(ReidData):
             )
         self._labels, self._real = labels, real
         if labels == "soft":
-            self._soft = read_soft_labels(folder, len(self._generated.split))
+            split = self._generated.split
+            self._soft = read_soft_labels(folder, len(split), self.num_identities)
 
     @property
     def num_identities(self) -> int:
@@ -125,7 +126,8 @@ class MixedData(ReidData):
 
     def train_targets(self, rows: np.ndarray) -> np.ndarray:
         """The distributions to learn for training images: (rows, identities) float32."""
-        targets = np.eye(self.num_identities, dtype=np.float32)[self.train_labels[rows]]
+        targets = np.zeros((len(rows), self.num_identities), np.float32)
+        targets[np.arange(len(rows)), self.train_labels[rows]] = 1
         generated = rows >= self.num_real
         if self._labels == "lsro":
             targets[generated] = 1 / self.num_identities

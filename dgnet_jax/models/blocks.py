@@ -18,8 +18,10 @@ Initializer = jax.nn.initializers.Initializer
 LEAKY_SLOPE = 0.2
 NORM_EPSILON = 1e-5
 
-# Pixels from which a weight gradient is a loop of matmuls on a CPU, and of one turn of that loop.
+# A weight gradient is a loop of matmuls on a CPU from so many pixels and products of channels;
+# pixels of one turn of that loop.
 _LARGE_MAP = 1024
+_MANY_CHANNELS = 64 * 128
 _PIXELS_AT_ONCE = 8192
 
 # Encoder, decoder and MLPs: kaiming normal, fan-in, gain sqrt 2.
@@ -119,7 +121,10 @@ def _canonical_backward(
 ) -> tuple[Array, Array]:
     x, kernel = saved
     rows, columns = kernel.shape[:2]
-    large = gradient.shape[1] * gradient.shape[2] >= _LARGE_MAP
+    large = (
+        gradient.shape[1] * gradient.shape[2] >= _LARGE_MAP
+        and kernel.shape[2] * kernel.shape[3] >= _MANY_CHANNELS
+    )
     # A loop over the batch would gather a batch that is spread over devices.
     if large and stride == 1 and jax.device_count() == 1:
         weights = _weight_gradient_by_matmuls(x, kernel, dilation, gradient)
