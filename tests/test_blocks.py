@@ -223,6 +223,7 @@ GEOMETRIES = [
 FORMS = {
     "canonical": (np.float32, "cpu", False),
     "large maps": (np.float32, "cpu", False),
+    "huge maps": (np.float32, "cpu", False),
     "forward mode": (np.float32, "cpu", True),
     "matmuls": (np.float64, "cpu", False),
     "accelerator": (np.float32, "gpu", False),
@@ -236,6 +237,9 @@ def test_every_form_of_the_convolution_is_the_definition(
 ):
     dtype, backend, forward_mode = FORMS[form]
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    if form == "huge maps":
+        monkeypatch.setattr(blocks, "_HUGE_MAP", 1)
+        monkeypatch.setattr(blocks, "_IMAGES_AT_ONCE", 1)
     if form == "large maps":
         monkeypatch.setattr(blocks, "_LARGE_MAP", 1)
         monkeypatch.setattr(blocks, "_MANY_CHANNELS", 1)

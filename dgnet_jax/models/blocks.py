@@ -18,11 +18,14 @@ Initializer = jax.nn.initializers.Initializer
 LEAKY_SLOPE = 0.2
 NORM_EPSILON = 1e-5
 
-# A weight gradient is a loop of matmuls on a CPU from so many pixels and products of channels;
-# pixels of one turn of that loop.
+# On a CPU (`_weight_gradient`): pixels of a map and product of its channels from which a weight
+# gradient is matmuls, of so many pixels each; or else pixels from which it is convolutions, of so
+# many images each.
 _LARGE_MAP = 1024
 _MANY_CHANNELS = 64 * 128
 _PIXELS_AT_ONCE = 8192
+_HUGE_MAP = 2**14
+_IMAGES_AT_ONCE = 2
 
 # Encoder, decoder and MLPs: kaiming normal, fan-in, gain sqrt 2.
 kaiming_fan_in = jax.nn.initializers.variance_scaling(2.0, "fan_in", "normal")
@@ -121,18 +124,7 @@ def _canonical_backward(
 ) -> tuple[Array, Array]:
     x, kernel = saved
     rows, columns = kernel.shape[:2]
-    large = (
-        gradient.shape[1] * gradient.shape[2] >= _LARGE_MAP
-        and kernel.shape[2] * kernel.shape[3] >= _MANY_CHANNELS
-    )
-    # A loop over the batch would gather a batch that is spread over devices.
-    if large and stride == 1 and jax.device_count() == 1:
-        weights = _weight_gradient_by_matmuls(x, kernel, dilation, gradient)
-    else:
-        # Channels take the place of the batch, strides that of dilations.
-        weights = _padded_convolution(
-            x.transpose(3, 1, 2, 0), gradient.transpose(1, 2, 0, 3), dilation, stride
-        )[:, :rows, :columns].transpose(1, 2, 0, 3)
+    weights = _weight_gradient(x, kernel, stride, dilation, gradient)
     # Input: the mirrored kernel over the spread-out gradient; rows that no window reached are 0.
     padding = []
     for axis, size in ((1, rows), (2, columns)):
@@ -153,44 +145,65 @@ def _canonical_backward(
 _canonical_convolution.defvjp(_canonical_forward, _canonical_backward)
 
 
-def _weight_gradient_by_matmuls(x: Array, kernel: Array, dilation: int, gradient: Array) -> Array:
-    """The gradient of a kernel of stride 1: for some images at a time, one matmul for all taps.
+def _weight_gradient(x: Array, kernel: Array, stride: int, dilation: int, gradient: Array) -> Array:
+    """The gradient of a kernel; of large maps it is summed over some images at a time.
 
-    Images shifted by the kernel's rows meet gradients shifted by its columns. As a convolution
-    XLA's CPU backend runs large maps at a fifth of this speed (jaxlib 0.10.2, measured).
+    XLA's CPU backend is several times slower where it gets all images of a large map at once, and
+    with many channels faster as matmuls than as a convolution (jaxlib 0.10.2, measured).
     """
     rows, columns, features_in, features_out = kernel.shape
-    height, width = gradient.shape[1:3]
-    at_once = max(1, _PIXELS_AT_ONCE // (height * width))
+    pixels = gradient.shape[1] * gradient.shape[2]
+    matmuls = stride == 1 and pixels >= _LARGE_MAP and features_in * features_out >= _MANY_CHANNELS
+
+    def of(x: Array, gradient: Array) -> Array:
+        if matmuls:
+            return _weight_gradient_by_matmul(x, kernel.shape, dilation, gradient)
+        # A convolution where channels take the place of the batch, strides that of dilations.
+        return _padded_convolution(
+            x.transpose(3, 1, 2, 0), gradient.transpose(1, 2, 0, 3), dilation, stride
+        )[:, :rows, :columns].transpose(1, 2, 0, 3)
+
+    # A loop over the batch would gather a batch that is spread over devices.
+    if jax.device_count() > 1 or not (matmuls or pixels >= _HUGE_MAP):
+        return of(x, gradient)
+    at_once = max(1, _PIXELS_AT_ONCE // pixels) if matmuls else _IMAGES_AT_ONCE
     while len(x) % at_once:
         at_once -= 1
-
-    def add(total: Array, images: tuple[Array, Array]) -> tuple[Array, None]:
-        image, slope = images
-        shifted = [image[:, r * dilation : r * dilation + height] for r in range(rows)]
-        slopes = []
-        for column in range(columns):
-            left = column * dilation
-            slopes.append(
-                jnp.pad(slope, ((0, 0), (0, 0), (left, image.shape[2] - width - left), (0, 0)))
-            )
-        contracted = ((0, 1, 2), (0, 1, 2))
-        product = lax.dot_general(
-            jnp.concatenate(shifted, -1),
-            jnp.concatenate(slopes, -1),
-            (contracted, ((), ())),
-            preferred_element_type=total.dtype,
-        )
-        return total + product, None
-
     chunks = (
         x.reshape(-1, at_once, *x.shape[1:]),
         gradient.reshape(-1, at_once, *gradient.shape[1:]),
     )
-    start = jnp.zeros((rows * features_in, columns * features_out), statistics_dtype(x))
-    total, _ = lax.scan(add, start, chunks)
-    total = total.reshape(rows, features_in, columns, features_out).transpose(0, 2, 1, 3)
+    total, _ = lax.scan(
+        lambda total, images: (total + of(*images), None),
+        jnp.zeros(kernel.shape, statistics_dtype(x)),
+        chunks,
+    )
     return total.astype(kernel.dtype)
+
+
+def _weight_gradient_by_matmul(
+    x: Array, shape: tuple[int, ...], dilation: int, gradient: Array
+) -> Array:
+    """The gradient of a kernel of stride 1, for all taps in one matmul.
+
+    Images shifted by the kernel's rows meet gradients shifted by its columns.
+    """
+    rows, columns, features_in, features_out = shape
+    height, width = gradient.shape[1:3]
+    shifted = [x[:, r * dilation : r * dilation + height] for r in range(rows)]
+    gradients = []
+    for column in range(columns):
+        left = column * dilation
+        right = x.shape[2] - width - left
+        gradients.append(jnp.pad(gradient, ((0, 0), (0, 0), (left, right), (0, 0))))
+    weights = lax.dot_general(
+        jnp.concatenate(shifted, -1),
+        jnp.concatenate(gradients, -1),
+        (((0, 1, 2), (0, 1, 2)), ((), ())),
+        preferred_element_type=statistics_dtype(x),
+    )
+    weights = weights.reshape(rows, features_in, columns, features_out)
+    return weights.transpose(0, 2, 1, 3)
 
 
 def _output_size(size: int, kernel: int, stride: int, dilation: int) -> int:
