@@ -190,11 +190,13 @@ def test_kill_9_during_a_save_leaves_the_step_before_and_the_same_step_can_be_sa
         f"""
         import jax.numpy as jnp, os, signal
         from dgnet_jax.checkpoints import Checkpoints
-        state = lambda fill: {{"w": jnp.full((2000, 2000), fill)}}
+        state = lambda fill: {{"w": jnp.full((4000, 4000), fill)}}
         checkpoints = Checkpoints({str(tmp_path)!r})
         checkpoints.save(1, state(1.0))
         checkpoints.wait()
         checkpoints.save(2, state(2.0))
+        while not os.path.exists({str(tmp_path / "2.orbax-checkpoint-tmp")!r}):
+            pass
         os.kill(os.getpid(), signal.SIGKILL)
         """
     )
@@ -203,10 +205,10 @@ def test_kill_9_during_a_save_leaves_the_step_before_and_the_same_step_can_be_sa
     )
     assert killed.returncode == -signal.SIGKILL
     assert {entry.name for entry in tmp_path.iterdir()} == {"1", "2.orbax-checkpoint-tmp"}
-    like = {"w": jnp.zeros((2000, 2000))}
+    like = {"w": jnp.zeros((4000, 4000))}
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.latest_step() == 1
         assert float(checkpoints.restore(like)["w"].min()) == 1.0
-        assert checkpoints.save(2, {"w": jnp.full((2000, 2000), 5.0)})
+        assert checkpoints.save(2, {"w": jnp.full((4000, 4000), 5.0)})
         assert float(checkpoints.restore(like)["w"].max()) == 5.0
     assert steps_on_disk(tmp_path) == [1, 2]

@@ -80,7 +80,10 @@ def test_a_run_is_evaluated_on_another_data_set_by_overriding_its_fields(
         (["--config.data.name=markt1501"], "error: .*unknown data set 'markt1501'"),
         (["--queries=nobody"], "error: --queries: no query has the name 'nobody'"),
         (["--step=3"], "error: .*no checkpoint of step 3; found steps \\[7\\]"),
-        (["--config.evaluation.rerank_k1=0"], "error: re-ranking: found k1 0"),
+        (
+            ["--config.evaluation.rerank_k1=0"],
+            r"error: --config.evaluation.rerank_\*: re-ranking: found k1 0",
+        ),
     ],
 )
 def test_what_is_wrong_is_told_without_a_traceback(
