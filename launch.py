@@ -6,6 +6,8 @@ python launch.py --mode=evaluate --workdir=runs/l1_rmse
 python launch.py --mode=evaluate --workdir=runs/l1_rmse --config.data.name=msmt17 \
     --config.data.root=DIR
 python launch.py --mode=generate --workdir=runs/l1_rmse --task=swap
+python launch.py --mode=ablate --config=configs/market.py:l1,small --config.data.root=DIR \
+    --losses=all --seeds=0,1,2 --workdir=runs/study
 """
 
 import logging as python_logging
@@ -15,13 +17,16 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from dgnet_jax.ablation import flags as ablation_flags
 from dgnet_jax.command_line import parse_flags
 from dgnet_jax.errors import DivergedError, InputError
 from dgnet_jax.generate import flags as generate_flags
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/, with its variant.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run.", required=True)
-_MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate", "generate"], "What to do.")
+_MODE = flags.DEFINE_enum(
+    "mode", "train", ["train", "evaluate", "generate", "ablate"], "What to do."
+)
 _STEP = flags.DEFINE_integer(
     "step", None, "--mode=evaluate, generate: which checkpoint; default the last."
 )
@@ -60,7 +65,13 @@ def main(argv: list[str]) -> None:
     except OSError as error:  # a config file that is not there is first told here
         raise InputError(f"--config: {error}") from error
     if _MODE.value == "train":
-        table = report.table(trainer.train(config, _WORKDIR.value), config)
+        metrics = trainer.train(config, _WORKDIR.value)
+        table = report.table(metrics, config)
+    elif _MODE.value == "ablate":
+        from dgnet_jax.ablation.command import ablate
+
+        plan = (ablation_flags.LOSSES, ablation_flags.SEEDS, ablation_flags.SHARD)
+        table = ablate(config, _WORKDIR.value, *(flag.value for flag in plan))
     elif _MODE.value == "generate":
         from dgnet_jax.generate.command import generate
 
@@ -82,6 +93,12 @@ def main(argv: list[str]) -> None:
         table = report.evaluation_table(found)
     if jax.process_index() == 0:
         print(table)
+    if _MODE.value == "train" and config.get("report") and not config.get("baseline"):
+        from dgnet_jax.ablation.report import write_run_report
+
+        page = write_run_report(_WORKDIR.value, config, metrics)
+        if jax.process_index() == 0:
+            print(f"report: {page}")
 
 
 def run(argv: list[str]) -> None:

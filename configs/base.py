@@ -46,6 +46,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.inception = ""
     # True: trains config.teacher alone, the re-ID baseline, on real or generated images.
     config.baseline = False
+    # True: a training ends with a page of its curves and pictures, WORKDIR/report/index.html.
+    config.report = False
     # Parts that stay as initialised: any of "structure_encoder", "decoder",
     # "appearance_encoder", "discriminator".
     config.freeze = ()

@@ -2,9 +2,9 @@
 
     python launch.py --config=configs/quickstart.py:l1_rmse --workdir=runs/quickstart
 
-takes at most 5 minutes on 2 CPU cores, compilation included, and ends with a table and pictures in
-runs/quickstart/pictures. The drawn people are easy to tell apart: the figures show that everything
-works, not how good the method is.
+takes at most 5 minutes on 2 CPU cores, compilation included, and ends with a table, pictures in
+runs/quickstart/pictures and a page with all of it, runs/quickstart/report/index.html. The drawn
+people are easy to tell apart: the figures show that everything works, not how good the method is.
 """
 
 import ml_collections
@@ -50,4 +50,5 @@ def get_config(variant: str = "l1") -> ml_collections.ConfigDict:
     config.log.image_every_steps = 250
     config.log.image_rows = 6
     config.log.checkpoint_every_steps = 125
+    config.report = True
     return base.apply_variant(config, variant, {})

@@ -26,6 +26,8 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     # Loaded when asked for: a data tool or a converter does not wait for the training code.
+    if name == "ablation":
+        return importlib.import_module("dgnet_jax.ablation")
     if name not in _HOMES:
         raise AttributeError(f"module 'dgnet_jax' has no attribute {name!r}")
     return getattr(importlib.import_module(f"dgnet_jax.{_HOMES[name]}"), name)

@@ -22,7 +22,7 @@ from dgnet_jax.loop import Metrics
 from dgnet_jax.parallel import place
 from dgnet_jax.teacher import train_teacher
 
-RESUMABLE = ("teacher.total_steps", "evaluation", "log", "data.root")
+RESUMABLE = ("teacher.total_steps", "evaluation", "log", "report", "data.root")
 
 
 def train_baseline(config: ml_collections.ConfigDict, workdir: str | Path) -> Metrics:

@@ -27,7 +27,7 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 
 def add_trained_config(argv: list[str]) -> None:
-    """Adds the work directory's configuration for all modes but training, if there is no --config.
+    """Adds the work directory's configuration where a run is there already, without a --config.
 
     Its fields can then be overridden like those of any other: `--config.data.root=DIR`.
     """
@@ -38,5 +38,5 @@ def add_trained_config(argv: list[str]) -> None:
         given, _ = parser.parse_known_args(argv[1:])
     except argparse.ArgumentError:  # a flag without its value, which absl tells
         return
-    if given.config is None and given.workdir and given.mode not in (None, "train"):
+    if given.config is None and given.workdir and given.mode not in (None, "train", "ablate"):
         argv.insert(1, f"--config={trained.__file__}:{given.workdir}")

@@ -180,7 +180,7 @@ def evaluate_fully(
             "total": round(time.perf_counter() - started, 1),
         },
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-        "versions": _versions(),
+        "versions": versions(),
         "configuration": config.to_dict(),
     }
     if jax.process_index() == 0:
@@ -302,7 +302,8 @@ def _draw(
     return {name: str(file) for name, file in files.items()}
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of this package and of those that a result may depend on."""
     return {
         "dgnet_jax": dgnet_jax.__version__,
         "python": platform.python_version(),

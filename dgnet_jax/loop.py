@@ -40,6 +40,7 @@ class Stage(NamedTuple):
         inactive: step -> {loss: "until step N"} of the losses that do not act yet.
         shown: losses of the progress line.
         evaluate_every: steps; 0 evaluates only the first and the last state, -1 none.
+        progress: is told the number of finished steps, at the start and after each step.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Stage(NamedTuple):
     inactive: Callable[[int], dict[str, str]]
     shown: tuple[str, ...]
     evaluate_every: int
+    progress: Callable[[int], None] = lambda done: None
 
 
 class Stopped(Exception):
@@ -175,6 +177,7 @@ def _run(
             stage.draw(state, 0, log)
         save(0, metrics)
 
+    stage.progress(start)
     pending: tuple[int, Any] | None = None
     window_start, window_steps, waited = time.perf_counter(), 0, 0.0
     for step in range(start, stage.total_steps):
@@ -187,6 +190,7 @@ def _run(
         pending = step, losses
         done, last = step + 1, step + 1 == stage.total_steps
         window_steps += 1
+        stage.progress(done)
 
         if done % settings.every_steps == 0 or last or step == start:
             values = read_losses(*pending)

@@ -122,9 +122,46 @@ FUSIONS: dict[str, str] = {
 """Name -> expression of the thesis's fusions, in the order of its table."""
 
 _OTHER_NAMES = {"mae": "l1", "l2": "mse"}
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 # The + of an exponent, as in 1e+2*l1, does not separate terms.
 _PLUS = re.compile(r"(?<![0-9.][eE])\+")
+
+
+def register(name: str, function: ReconstructionLoss) -> None:
+    """Gives a loss of your own a name, which then stands wherever a loss's name does.
+
+    A configuration and a checkpoint hold the name alone: a program that goes on with such a run
+    registers the function first. Another function under the same name replaces the first.
+
+    Args:
+        name: letters, digits and underscores.
+        function: a pure function ``(target, output) -> scalar`` of two arrays (batch, ...).
+
+    Raises:
+        InputError: the name is taken or no name, or the function does not give a scalar.
+    """
+    if name in LOSSES or name in FUSIONS or name in _OTHER_NAMES:
+        raise InputError(f"a loss of your own: the name {name!r} is taken; {_known_names()}")
+    if not _NAME.fullmatch(name):
+        raise InputError(
+            f"a loss of your own: {name!r} is no name; use letters, digits and underscores"
+        )
+    if not callable(function):
+        raise InputError(f"the loss {name!r}: {function!r} is not a function")
+    example = jax.ShapeDtypeStruct((2, 4, 4, 3), jnp.float32)
+    try:
+        shape = jax.eval_shape(function, example, example)
+    except Exception as error:  # the user's code may raise anything
+        raise InputError(
+            f"the loss {name!r}: fails on two arrays of shape {example.shape}: "
+            f"{type(error).__name__}: {error}. It has to take (target, output), of any rank."
+        ) from error
+    if getattr(shape, "shape", None) != () or not jnp.issubdtype(shape.dtype, jnp.floating):
+        raise InputError(
+            f"the loss {name!r}: has to return one real number, found {shape}; take the mean"
+        )
+    _FUNCTIONS[name] = function
 
 
 def reconstruction_loss(spec: str | ReconstructionLoss) -> ReconstructionLoss:
@@ -132,7 +169,8 @@ def reconstruction_loss(spec: str | ReconstructionLoss) -> ReconstructionLoss:
 
     Args:
         spec: one of `LOSSES` or `FUSIONS`; a sum of such names with optional weights, as in
-            "0.5*l1 + 2*rmse"; or a function ``(target, output) -> scalar``, returned as it is.
+            "0.5*l1 + 2*rmse", registered ones included; or a function
+            ``(target, output) -> scalar``, returned as it is.
 
     Returns:
         A pure function ``(target, output) -> scalar``.
@@ -168,7 +206,7 @@ def canonical_expression(spec: str) -> str:
 
 
 def _parse(spec: str) -> dict[str, float]:
-    """The weight of each loss in the expression, in the order of `LOSSES`."""
+    """The weight of each loss in the expression, in the order of `LOSSES`, then registered ones."""
     if not isinstance(spec, str) or not spec.strip():
         raise InputError(f"reconstruction loss: found {spec!r}, not a loss; {_known_names()}")
     weights: dict[str, float] = {}
@@ -191,7 +229,7 @@ def _parse(spec: str) -> dict[str, float]:
             )
         for member, share in members.items():
             weights[member] = weights.get(member, 0.0) + weight * share
-    return {name: weights[name] for name in LOSSES if name in weights}
+    return {name: weights[name] for name in _FUNCTIONS if name in weights}
 
 
 def _parse_weight(spec: str, text: str) -> float:
@@ -219,13 +257,13 @@ def _parse_weight(spec: str, text: str) -> float:
 def _known_names() -> str:
     fusions = ", ".join(f"{name} ({expression})" for name, expression in FUSIONS.items())
     return (
-        f"known losses: {', '.join(LOSSES)}; known fusions: {fusions};"
+        f"known losses: {', '.join(_FUNCTIONS)}; known fusions: {fusions};"
         " or a weighted sum such as 0.5*l1+2*rmse"
     )
 
 
 def _nearest_name(name: str) -> str:
-    candidates = [*LOSSES, *FUSIONS, *_OTHER_NAMES]
+    candidates = [*_FUNCTIONS, *FUSIONS, *_OTHER_NAMES]
     nearest = difflib.get_close_matches(name.lower(), candidates, n=1, cutoff=0.0)[0]
     return _OTHER_NAMES.get(nearest, nearest)
 

@@ -70,11 +70,16 @@ class GracefulStop:
                 self._previous[number] = signal.signal(number, self._handle)
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        for number, handler in self._previous.items():
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        previous, self._previous = self._previous, {}
+        for number, handler in previous.items():
             # None stands for a handler that was not installed from Python and cannot be put back.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        self._previous.clear()
+        # Came too late to stop anything here: a program with more to do, which has a handler of its
+        # own, is told.
+        standard = (None, signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler)
+        if kind is None and self._received and previous.get(self._received) not in standard:
+            signal.raise_signal(self._received)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         received = signal.Signals(number)

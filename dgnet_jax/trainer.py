@@ -1,7 +1,7 @@
 """Training of DG-Net in a work directory."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,9 @@ from dgnet_jax.train_step import Batch, StepRandomness, make_update
 
 STAGE = DGNET_STAGE
 # Fields that may change between a run and its continuation.
-RESUMABLE = ("total_steps", "evaluation", "log", "data.root", "released", "inception")
+RESUMABLE = ("total_steps", "evaluation", "log", "report", "data.root", "released", "inception")
+# Fields in which the runs that share a `Shared` may differ from each other.
+SHARED_AMONG = ("seed", "reconstruction_loss", "teacher.checkpoint")
 # What the progress line shows, most telling first.
 SHOWN = (
     "self_reconstruction",
@@ -57,19 +59,22 @@ SHOWN = (
 
 def make_train_step(
     config: ml_collections.ConfigDict, networks: Networks, optimizers: Optimizers
-) -> Callable[[TrainState, Params, Any], tuple[TrainState, dict[str, jax.Array]]]:
+) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
     """Builds the pure step (state, teacher, {"images" uint8, "labels"}) -> (state, losses).
 
-    It augments on the device and draws all its randomness from (config.seed, state.step).
+    It augments on the device and draws all its randomness from (config.seed, state.step). A fourth
+    argument, `seed_key(config)` of another configuration, takes the place of config.seed: compiled
+    with it, one step serves all seeds.
     images: (batch, 4, rows, columns, 3), in the order of `train_step.Batch`; labels: (batch, 2).
     """
     update = make_update(config, networks, optimizers)
     settings = config.augment
+    own_key = seed_key(config)
 
     def step(
-        state: TrainState, teacher: Params, batch: Any
+        state: TrainState, teacher: Params, batch: Any, key_data: Any = own_key
     ) -> tuple[TrainState, dict[str, jax.Array]]:
-        key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+        key = jax.random.fold_in(jax.random.wrap_key_data(key_data), state.step)
         augment_key, erase_key, dropout_key, coin_key = jax.random.split(key, 4)
         images = augment(
             augment_key,
@@ -93,6 +98,68 @@ def make_train_step(
         return update(state, teacher, Batch(images, erased, batch["labels"]), coin)
 
     return step
+
+
+def seed_key(config: ml_collections.ConfigDict) -> np.ndarray:
+    """The key of `config.seed` as plain uint32 numbers, which go to all devices as others do."""
+    return np.asarray(jax.random.key_data(jax.random.key(config.seed)))
+
+
+class Shared:
+    """What runs of one process have in common if they differ in seed and loss alone.
+
+    Each part is made when it is first asked for, and kept.
+
+    Attributes:
+        config: of one of the runs.
+        placement: on the devices.
+        teacher: its variables, where they are there already; else each run gets its own.
+    """
+
+    def __init__(self, config: ml_collections.ConfigDict, teacher: Params | None = None) -> None:
+        self.config, self.teacher = config, teacher
+        self.placement = place()
+        self._steps: dict[str, Callable[..., Any]] = {}
+
+    @cached_property
+    def data(self) -> ReidData:
+        """The data set, decoded once."""
+        return open_data(self.config)
+
+    @cached_property
+    def networks(self) -> Networks:
+        """The modules."""
+        return build_networks(self.config, self.data.num_identities)
+
+    @cached_property
+    def optimizers(self) -> Optimizers:
+        """Of all networks."""
+        return make_optimizers(self.config)
+
+    @cached_property
+    def evaluator(self) -> Evaluator:
+        """Ranks the gallery; compiled once."""
+        return Evaluator(self.config, self.networks, self.data, self.placement)
+
+    def step(self, config: ml_collections.ConfigDict) -> Callable[..., Any]:
+        """(state, teacher, batch, seed_key) -> (state, losses), compiled once for each loss."""
+        loss = config.reconstruction_loss
+        if loss not in self._steps:
+            replicated, sharded = self.placement.replicated, self.placement.sharded
+            self._steps[loss] = jax.jit(
+                make_train_step(config, self.networks, self.optimizers),
+                in_shardings=(replicated, replicated, sharded, replicated),
+                out_shardings=replicated,
+                donate_argnums=0,
+            )
+        return self._steps[loss]
+
+    def check(self, config: ml_collections.ConfigDict) -> None:
+        """Raises ValueError if a run of `config` cannot share this."""
+        present = work_directory.as_json(self.config)
+        lines = work_directory.differences(present, config, SHARED_AMONG)
+        if lines:
+            raise ValueError("runs that share must not differ in\n" + "\n".join(lines))
 
 
 def initial_state(
@@ -166,7 +233,13 @@ def get_teacher(
     return variables
 
 
-def train(config: ml_collections.ConfigDict, workdir: str | Path) -> Metrics:
+def train(
+    config: ml_collections.ConfigDict,
+    workdir: str | Path,
+    *,
+    shared: Shared | None = None,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Metrics:
     """Trains the teacher if there is none, then DG-Net; goes on where an earlier call stopped.
 
     With `config.baseline` it trains the teacher's network alone, see `baseline.train_baseline`.
@@ -174,6 +247,9 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> Metrics:
     Args:
         config: from `configs/`; see `configs/base.py` for every field.
         workdir: gets the config, checkpoints, `metrics.jsonl`, TensorBoard files and pictures.
+        shared: what other runs of this process have made already; with a teacher in it, which is
+            `config.teacher.checkpoint`'s, none is trained or read.
+        progress: is told the number of finished steps of DG-Net, at the start and after each.
 
     Returns:
         The ranking metrics of the last state, in shares of 1: rank1, rank5, rank10, rank20,
@@ -192,15 +268,18 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> Metrics:
             "itself trains on real images"
         )
     use_compilation_cache()
-    placement = place()
+    shared = shared or Shared(config)
+    shared.check(config)
+    placement = shared.placement
     placement.check_batch("batch_size", config.batch_size)
-    data = open_data(config)
-    networks = build_networks(config, data.num_identities)
-    optimizers = make_optimizers(config)
-    train_step = make_train_step(config, networks, optimizers)
-    workdir = work_directory.prepare(workdir, config, RESUMABLE, base.get_config())
+    data, networks, optimizers = shared.data, shared.networks, shared.optimizers
+    compiled = shared.step(config)
+    may_differ = RESUMABLE if shared.teacher is None else (*RESUMABLE, "teacher.checkpoint")
+    workdir = work_directory.prepare(workdir, config, may_differ, base.get_config())
     try:
-        teacher = get_teacher(config, data, workdir, placement)
+        teacher = shared.teacher
+        if teacher is None:
+            teacher = get_teacher(config, data, workdir, placement)
         state = placement.put_state(initial_state(config, networks, optimizers, teacher))
         sampler = PairSampler(data.train_labels, config.batch_size, config.seed)
 
@@ -208,12 +287,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> Metrics:
             rows = sampler.batch(step).host_slice(jax.process_index(), jax.process_count())
             return placement.put_batch(gather_pairs(data.train_images, rows))
 
-        compiled = jax.jit(
-            train_step,
-            in_shardings=(placement.replicated, placement.replicated, placement.sharded),
-            out_shardings=placement.replicated,
-            donate_argnums=0,
-        )
+        key = placement.put_state(seed_key(config))
         painter = Painter(config, networks, data.train_images)
 
         def draw(state: TrainState, step: int, log: RunLog) -> None:
@@ -227,13 +301,14 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> Metrics:
             name=STAGE,
             total_steps=config.total_steps,
             images_per_step=2 * config.batch_size,
-            step=lambda state, batch: compiled(state, teacher, batch),
+            step=lambda state, batch: compiled(state, teacher, batch, key),
             batch=batch,
-            evaluate=Evaluator(config, networks, data, placement),
+            evaluate=shared.evaluator,
             draw=draw,
             inactive=partial(inactive_terms, config),
             shown=SHOWN,
             evaluate_every=config.evaluation.every_steps,
+            progress=progress,
         )
         _, metrics = run_stage(stage, state, workdir, config)
         return metrics

@@ -22,6 +22,10 @@ LOCK_FILE = ".lock"
 _locks: dict[Path, TextIO] = {}
 
 
+class InUseError(InputError):
+    """Another process is training in the work directory."""
+
+
 def prepare(
     workdir: str | Path,
     config: ml_collections.ConfigDict,
@@ -54,14 +58,50 @@ def prepare(
     except OSError as error:
         raise _unwritable(folder, error) from error
     lock(folder)
-    wanted = _as_json(config)
-    if (folder / CONFIG_FILE).exists():
-        older = {} if defaults is None else dict(_flatten(_as_json(defaults)))
-        _refuse_other(folder, older, _read(folder), wanted, may_differ)
+    refuse_other(folder, config, may_differ, defaults)
     if jax.process_index() == 0:
         with replacing(folder / CONFIG_FILE) as path:
-            path.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
+            path.write_text(json.dumps(as_json(config), indent=2) + "\n", encoding="utf-8")
     return folder
+
+
+def refuse_other(
+    folder: Path,
+    config: ml_collections.ConfigDict,
+    may_differ: tuple[str, ...] = (),
+    defaults: ml_collections.ConfigDict | None = None,
+) -> None:
+    """Raises InputError if the folder holds a run of another configuration; see `prepare`."""
+    if not (folder / CONFIG_FILE).exists():
+        return
+    lines = differences(_read(folder), config, may_differ, defaults)
+    if lines:
+        raise InputError(
+            f"{folder} holds a run of another configuration:\n"
+            + "\n".join(lines)
+            + "\nUse these values again to continue it, or choose another --workdir."
+        )
+
+
+def differences(
+    present: Mapping[str, Any],
+    config: ml_collections.ConfigDict,
+    may_differ: tuple[str, ...] = (),
+    defaults: ml_collections.ConfigDict | None = None,
+) -> list[str]:
+    """A line for each field in which a configuration differs from a saved one; see `prepare`.
+
+    Args:
+        present: the saved one, as `as_json` gives it.
+    """
+    older = {} if defaults is None else dict(_flatten(as_json(defaults)))
+    there, here = {**older, **dict(_flatten(present))}, dict(_flatten(as_json(config)))
+    names = [name for name in {**there, **here} if not _covered(name, may_differ)]
+    return [
+        f"  {name}: {_shown(there, name)} there, {_shown(here, name)} now"
+        for name in names
+        if _shown(there, name) != _shown(here, name)
+    ]
 
 
 def load_config(workdir: str | Path) -> ml_collections.ConfigDict:
@@ -78,7 +118,7 @@ def load_config(workdir: str | Path) -> ml_collections.ConfigDict:
             f"{folder}: no {CONFIG_FILE} in it, so it is not a work directory; found "
             f"{sorted(entry.name for entry in folder.iterdir())[:10]}. Train in it first."
         )
-    return ml_collections.ConfigDict(_with_tuples(_read(folder)))
+    return from_json(_read(folder))
 
 
 def lock(workdir: Path) -> None:
@@ -88,7 +128,8 @@ def lock(workdir: Path) -> None:
     process that holds it does nothing; in a multi-process run the first process holds it for all.
 
     Raises:
-        InputError: another process holds it, or the folder cannot be written to.
+        InUseError: another process holds it.
+        InputError: the folder cannot be written to.
     """
     workdir = Path(workdir).resolve()
     if jax.process_index() != 0 or workdir in _locks:
@@ -103,7 +144,7 @@ def lock(workdir: Path) -> None:
         file.seek(0)
         holder = file.read().strip() or "unknown"
         file.close()
-        raise InputError(
+        raise InUseError(
             f"{workdir}: another process is training in it ({holder}). Wait for it or stop it, or "
             "choose another --workdir."
         ) from error
@@ -147,28 +188,6 @@ def _read(folder: Path) -> dict[str, Any]:
     return content
 
 
-def _refuse_other(
-    folder: Path,
-    defaults: dict[str, Any],
-    present: dict[str, Any],
-    wanted: dict[str, Any],
-    may_differ: tuple[str, ...],
-) -> None:
-    there, here = {**defaults, **dict(_flatten(present))}, dict(_flatten(wanted))
-    names = [name for name in {**there, **here} if not _covered(name, may_differ)]
-    lines = [
-        f"  {name}: {_shown(there, name)} there, {_shown(here, name)} now"
-        for name in names
-        if _shown(there, name) != _shown(here, name)
-    ]
-    if lines:
-        raise InputError(
-            f"{folder} holds a run of another configuration:\n"
-            + "\n".join(lines)
-            + "\nUse these values again to continue it, or choose another --workdir."
-        )
-
-
 def _covered(name: str, prefixes: tuple[str, ...]) -> bool:
     return any(name == prefix or name.startswith(prefix + ".") for prefix in prefixes)
 
@@ -185,7 +204,8 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield f"{prefix}{key}", value
 
 
-def _as_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
+def as_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """A configuration as JSON holds it; InputError for a value that it cannot hold."""
     content = config.to_dict()
     for name, value in _flatten(content):
         try:
@@ -196,6 +216,11 @@ def _as_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
                 "numbers, text, booleans, None, tuples and nested configs."
             ) from error
     return json.loads(json.dumps(content))
+
+
+def from_json(content: Mapping[str, Any]) -> ml_collections.ConfigDict:
+    """The configuration that `as_json` gave; sequences come back as tuples."""
+    return ml_collections.ConfigDict(_with_tuples(dict(content)))
 
 
 def _with_tuples(value: Any) -> Any:

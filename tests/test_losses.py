@@ -233,6 +233,36 @@ def test_callable_is_passed_through():
     assert losses.reconstruction_loss(loss) is loss
 
 
+def test_a_registered_function_stands_wherever_a_name_does(monkeypatch):
+    monkeypatch.setattr(losses, "_FUNCTIONS", dict(losses._FUNCTIONS))
+    losses.register("worst", lambda target, output: jnp.max(jnp.abs(target - output)))
+    target, output = np.zeros((1, 4), np.float32), np.array([[1.0, 2.0, 3.0, 6.0]], np.float32)
+    assert losses.canonical_expression("2*worst + l1") == "l1+2*worst"
+    assert losses.reconstruction_loss("2*worst+l1")(target, output) == 2 * 6 + 3
+    with pytest.raises(InputError, match=r"nearest is 'worst'; known losses: .*ml, worst;"):
+        losses.reconstruction_loss("worts")
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "reason"),
+    [
+        ("l1", losses.mse, "taken"),
+        ("l1_rmse", losses.mse, "taken"),
+        ("mae", losses.mse, "taken"),
+        ("2*l1", losses.mse, "letters, digits and underscores"),
+        ("mine", 3, "not a function"),
+        ("mine", lambda target: target.sum(), "TypeError"),
+        ("mine", lambda target, output: target - output, "one real number"),
+        ("mine", lambda target, output: (target == output).all(), "one real number"),
+    ],
+)
+def test_what_is_no_loss_of_ones_own_is_not_registered(name, function, reason):
+    before = dict(losses._FUNCTIONS)
+    with pytest.raises(InputError, match=reason):
+        losses.register(name, function)
+    assert before == losses._FUNCTIONS
+
+
 @pytest.mark.parametrize(
     ("spec", "nearest"),
     [

@@ -47,6 +47,22 @@ def test_handlers_come_back_after_an_exception():
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_a_signal_that_stopped_nothing_is_handed_to_the_programs_own_handler():
+    told = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: told.append(number))
+    try:
+        with GracefulStop():
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert told == []
+        assert told == [signal.SIGTERM]
+        with pytest.raises(ZeroDivisionError), GracefulStop():
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise ZeroDivisionError  # as the loop's Stopped
+        assert told == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def test_outside_the_main_thread_it_never_asks_to_stop():
     answers = []
 

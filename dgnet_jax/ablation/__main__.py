@@ -1,0 +1,32 @@
+"""Writes the results, tables and report of a study from whatever is over.
+
+python -m dgnet_jax.ablation runs/study
+"""
+
+import argparse
+import sys
+
+from absl import logging
+
+from dgnet_jax.errors import InputError
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command; `arguments` default to those of the process."""
+    parser = argparse.ArgumentParser(prog="python -m dgnet_jax.ablation", description=__doc__)
+    parser.add_argument("workdir", help="of --mode=ablate")
+    workdir = parser.parse_args(arguments).workdir
+    # Imported late: --help does not wait for the training code.
+    from dgnet_jax.ablation.study import Study
+
+    try:
+        study = Study.load(workdir)
+        page = study.report()
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    print(f"{study.text()}\n\nwrote {page}")
+
+
+if __name__ == "__main__":
+    logging.set_verbosity(logging.INFO)
+    main()

@@ -1,0 +1,46 @@
+"""`launch.py --mode=ablate`."""
+
+from collections.abc import Sequence
+
+import ml_collections
+
+from dgnet_jax.ablation.points import choose_seeds, parse_shard
+from dgnet_jax.ablation.stopping import stopping_at_once
+from dgnet_jax.ablation.study import Study
+
+
+def ablate(
+    config: ml_collections.ConfigDict,
+    workdir: str,
+    losses: Sequence[str],
+    seeds: Sequence[str],
+    shard: str | None,
+) -> str:
+    """Runs the study that the flags ask for, and reports, of a split one when all parts are over.
+
+    Args:
+        config: of all runs.
+        workdir: of the study.
+        losses, seeds, shard: as the flags of these names hold them, see `ablation.flags`.
+
+    Returns:
+        Its tables as text, and where the report is.
+
+    Raises:
+        InputError: a flag, the configuration or the work directory is wrong.
+        Stopped: SIGTERM or Ctrl-C came; the same command goes on.
+    """
+    study = Study(
+        config,
+        losses=losses,
+        seeds=choose_seeds(seeds),
+        workdir=workdir,
+        shard=parse_shard(shard),
+    )
+    study.run()
+    if study.shard[1] > 1 and study.missing():
+        hint = f"python -m dgnet_jax.ablation {workdir} reports what is over."
+        return f"{study.text()}\n\n{hint}"
+    with stopping_at_once():
+        page = study.report()
+    return f"{study.text()}\n\nwrote {page}"

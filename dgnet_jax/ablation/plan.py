@@ -1,0 +1,98 @@
+"""study.json: what a study is made of, so that another process can go on with it or report."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+
+from configs import base
+from dgnet_jax import workdir as work_directory
+from dgnet_jax.ablation.points import Point
+from dgnet_jax.atomic import replacing
+from dgnet_jax.errors import InputError
+
+FILE = "study.json"
+# Fields that change no result of a run, and those that say where things are on this machine.
+_HARMLESS = (
+    "log",
+    "report",
+    "data.root",
+    "inception",
+    "evaluation.batch_size",
+    "evaluation.every_steps",
+    "evaluation.generated_images",
+    "evaluation.rerank",
+    "evaluation.rerank_k1",
+    "evaluation.rerank_k2",
+    "evaluation.rerank_lambda",
+)
+# Fields that may differ between starts of a study, whose runs have losses of their own; and of a
+# run, whose teacher's path changes with the study's.
+MAY_DIFFER = (*_HARMLESS, "reconstruction_loss")
+RUN_MAY_DIFFER = (*_HARMLESS, "teacher.checkpoint")
+
+
+def read_plan(study: Path) -> dict[str, Any] | None:
+    """{"losses": label -> expression or "custom", "seeds", "config"}; None without a study.json.
+
+    Raises:
+        InputError: it is not JSON.
+    """
+    path = study / FILE
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ValueError as error:
+        raise InputError(
+            f"{path}: not valid JSON ({error}). Restore it, or use another --workdir."
+        ) from error
+
+
+def refuse_other_plan(
+    study: Path, config: ml_collections.ConfigDict, points: Sequence[Point]
+) -> None:
+    """Raises InputError, naming the fields, if the folder's study is of another configuration.
+
+    More losses and more seeds are no other study; another meaning of a label is.
+    """
+    saved = read_plan(study)
+    if saved is None:
+        return
+    lines = work_directory.differences(saved["config"], config, MAY_DIFFER, base.get_config())
+    lines += [
+        f"  losses.{point.label}: {saved['losses'][point.label]} there, {point.expression} now"
+        for point in points
+        if saved["losses"].get(point.label, point.expression) != point.expression
+    ]
+    if lines:
+        raise InputError(
+            f"{study} holds a study of another configuration:\n"
+            + "\n".join(lines)
+            + "\nUse these values again to continue it, or choose another --workdir."
+        )
+
+
+def save_plan(
+    study: Path, config: ml_collections.ConfigDict, points: Sequence[Point], seeds: Sequence[int]
+) -> None:
+    """Makes the folder and writes study.json; losses and seeds of earlier starts stay in it."""
+    if jax.process_index() != 0:
+        return
+    try:
+        study.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"--workdir={study}: cannot be made ({error.strerror}). Choose another folder."
+        ) from error
+    saved = read_plan(study) or {"losses": {}, "seeds": []}
+    plan = {
+        "losses": saved["losses"] | {point.label: point.expression for point in points},
+        "seeds": sorted({*saved["seeds"], *seeds}),
+        "config": work_directory.as_json(config),
+    }
+    with replacing(study / FILE) as temporary:
+        temporary.write_text(json.dumps(plan, indent=2) + "\n", encoding="utf-8")

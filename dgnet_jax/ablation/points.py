@@ -1,0 +1,180 @@
+"""The points of a study: which losses, which seeds, and which of them are this process's."""
+
+import contextlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from dgnet_jax.errors import InputError
+from dgnet_jax.losses import (
+    FUSIONS,
+    LOSSES,
+    ReconstructionLoss,
+    canonical_expression,
+    register,
+)
+
+ALL = "all"
+CUSTOM = "custom"
+# A loss, by name or expression, or a function.
+LossSpec = str | ReconstructionLoss
+
+_LABEL = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9_.+-]*")
+# The + of an exponent does not separate terms.
+_SUM = re.compile(r"(?<![0-9.]e)\+")
+_SHARD = re.compile(r"([0-9]+)/([0-9]+)")
+
+
+class Point(NamedTuple):
+    """A loss of a study.
+
+    Attributes:
+        label: its name in folders, results and tables.
+        expression: the sum that it stands for, or "custom" for a function of the user's.
+        spec: what `config.reconstruction_loss` is set to.
+    """
+
+    label: str
+    expression: str
+    spec: str
+
+
+def choose_losses(
+    losses: str | Sequence[LossSpec] | Mapping[str, LossSpec],
+) -> list[Point]:
+    """The points of names, expressions and functions; each loss once.
+
+    Args:
+        losses: "all", the thesis's seven losses and five fusions; a sequence of names, expressions,
+            "all" and functions, which go by their own names; or a mapping of labels to those.
+            Functions are registered (`losses.register`) under their label.
+
+    Raises:
+        InputError: an unknown loss, a label that cannot name a folder, or no loss at all.
+    """
+    if isinstance(losses, Mapping):
+        points = [_labelled(label, spec) for label, spec in losses.items()]
+    else:
+        specs = [losses] if isinstance(losses, str) else list(losses)
+        points = [point for spec in specs for point in _points(spec)]
+    if not points:
+        raise InputError("--losses: none given; name some, such as l1,l1_rmse, or all")
+    by_label: dict[str, Point] = {}
+    for point in points:
+        if by_label.setdefault(point.label, point) != point:
+            raise InputError(
+                f"--losses: {point.label!r} stands for two losses, "
+                f"{by_label[point.label].expression} and {point.expression}"
+            )
+    return list(by_label.values())
+
+
+def known_points(expressions: Mapping[str, str]) -> list[Point]:
+    """The points of a saved study, label to expression, without those that need a function."""
+    points = []
+    for label, expression in expressions.items():
+        with contextlib.suppress(InputError):
+            spec = label if expression == CUSTOM else expression
+            points.append(_named(spec)._replace(label=label))
+    return points
+
+
+def label_of(expression: str) -> str:
+    """A name for folders without what a shell expands: 0.5*l1+1e+2*rmse is 0.5l1_1e2rmse."""
+    return _SUM.sub("_", expression.replace("*", "")).replace("+", "")
+
+
+def choose_seeds(seeds: Sequence[int | str]) -> list[int]:
+    """Seeds as integers, each once.
+
+    Raises:
+        InputError: one is no integer or below 0, or there is none.
+    """
+    chosen = []
+    for seed in seeds:
+        try:
+            number = int(seed)
+        except ValueError:
+            number = -1
+        if number < 0:
+            raise InputError(f"--seeds: found {seed!r}; give integers from 0 on, such as 0,1,2")
+        chosen.append(number)
+    if not chosen:
+        raise InputError("--seeds: none given; give integers from 0 on, such as 0,1,2")
+    return list(dict.fromkeys(chosen))
+
+
+def parse_shard(text: str | None) -> tuple[int, int]:
+    """ "2/4", the third of four, to (2, 4); None to (0, 1).
+
+    Raises:
+        InputError: it is not of this form, or out of range.
+    """
+    if not text:
+        return 0, 1
+    match = _SHARD.fullmatch(text.strip())
+    if not match:
+        raise InputError(f"--shard={text}: give i/n, such as 0/4 for the first of four processes")
+    index, count = int(match[1]), int(match[2])
+    if index >= count:
+        raise InputError(f"--shard={text}: of {count} shards, i goes from 0 to {count - 1}")
+    return index, count
+
+
+def assign(
+    points: Sequence[Point], seeds: Sequence[int], shard: tuple[int, int] = (0, 1)
+) -> list[tuple[Point, int]]:
+    """The (loss, seed) pairs of a shard, in the order to run them.
+
+    Shards are blocks that keep the seeds of a loss together, so that each compiles few losses.
+    Within a shard all losses of the first seed come first: a comparison is there early.
+
+    Args:
+        shard: its index, from 0, and how many there are.
+    """
+    index, count = shard
+    pairs = [(point, seed) for point in points for seed in seeds]
+    block = pairs[len(pairs) * index // count : len(pairs) * (index + 1) // count]
+    return sorted(block, key=lambda pair: list(seeds).index(pair[1]))
+
+
+def _points(spec: LossSpec) -> list[Point]:
+    if callable(spec):
+        name = getattr(spec, "__name__", "")
+        if not name.isidentifier():
+            raise InputError(
+                f"losses: {spec!r} has no name of its own; give a mapping such as "
+                '{"mine": function}'
+            )
+        return [_custom(name, spec)]
+    if spec == ALL:
+        return [_named(name) for name in (*LOSSES, *FUSIONS)]
+    return [_named(spec)]
+
+
+def _named(spec: str) -> Point:
+    """The point of a name or an expression; spellings of one loss give one point."""
+    expression = canonical_expression(spec)
+    if expression.isidentifier() and expression not in LOSSES:  # a registered function
+        return Point(expression, CUSTOM, expression)
+    fusions = {canonical_expression(name): name for name in FUSIONS}
+    name = fusions.get(expression, expression)
+    return Point(label_of(name), expression, name)
+
+
+def _labelled(label: str, spec: LossSpec) -> Point:
+    if not _LABEL.fullmatch(label):
+        raise InputError(
+            f"losses: the label {label!r} names a folder; use letters, digits, _, ., + and -"
+        )
+    if callable(spec):
+        return _custom(label, spec)
+    point = _named(spec)
+    if label in (*LOSSES, *FUSIONS) and point.label != label:
+        raise InputError(f"losses: {label!r} is the name of a loss, but stands for {spec!r} here")
+    return point._replace(label=label)
+
+
+def _custom(label: str, function: Callable) -> Point:
+    register(label, function)
+    return Point(label, CUSTOM, label)

@@ -1,0 +1,129 @@
+"""How far a study is, and how long it will take."""
+
+import sys
+import time
+from typing import Self, TextIO
+
+from tqdm import tqdm
+
+
+class StudyProgress:
+    """Counts the training steps of all runs: a bar on a terminal, a line now and then elsewhere.
+
+    The time left is the steps left at the mean speed so far, which holds compilation, evaluation
+    and measuring; it is fair once a whole run is over.
+    """
+
+    def __init__(
+        self,
+        runs: int,
+        steps: int,
+        *,
+        finished: int = 0,
+        silent: bool = False,
+        seconds_between_lines: float = 60.0,
+        stream: TextIO | None = None,
+    ) -> None:
+        """Starts the clock.
+
+        Args:
+            runs: of the study, or of this shard.
+            steps: of one run.
+            finished: runs that were over before.
+            silent: shows nothing, as all processes of a run but the first.
+            seconds_between_lines: where there is no terminal.
+            stream: standard error by default.
+        """
+        self._runs, self._steps = runs, steps
+        self._over = finished
+        # Steps of runs that are over, of the present one, and those that cost no time here.
+        self._before, self._here, self._free = finished * steps, 0, finished * steps
+        self._began_at: int | None = None
+        self._name = ""
+        self._started, self._printed = time.monotonic(), time.monotonic()
+        self._seconds_between_lines = seconds_between_lines
+        self._stream = stream or sys.stderr
+        self._silent = silent
+        self._bar = None
+        if not silent and self._stream.isatty():
+            self._bar = tqdm(
+                total=runs * steps,
+                initial=self._before,
+                unit="step",
+                file=self._stream,
+                smoothing=0,
+                dynamic_ncols=True,
+            )
+
+    @property
+    def seconds_left(self) -> float | None:
+        """None before the first step."""
+        done = self._before + self._here
+        if done <= self._free:
+            return None
+        pace = (time.monotonic() - self._started) / (done - self._free)
+        return pace * (self._runs * self._steps - done)
+
+    @property
+    def line(self) -> str:
+        """Such as "study: run 3 of 24 (rmse, seed 1) | 10 % of all steps | left 02:10:00"."""
+        total = self._runs * self._steps
+        share = (self._before + self._here) / total if total else 1.0
+        left = self.seconds_left
+        return (
+            f"study: run {min(self._over + 1, self._runs)} of {self._runs}{self._name} | "
+            f"{share:.0%} of all steps | left {'?' if left is None else tqdm.format_interval(left)}"
+        )
+
+    def begin(self, label: str, seed: int) -> None:
+        """A run starts, or goes on."""
+        self._name = f" ({label}, seed {seed})"
+        self._began_at, self._here = None, 0
+        self._show(now=True)
+
+    def step(self, done: int) -> None:
+        """The present run has `done` steps behind it; the first call says where it goes on."""
+        if self._began_at is None:
+            self._began_at = done
+            self._free += done
+        self._here = done
+        self._show(now=False)
+
+    def end(self) -> None:
+        """The present run is over; steps that it did not come to, for it diverged, are free."""
+        self._free += self._steps - self._here
+        self._before += self._steps
+        self._here, self._over, self._name = 0, self._over + 1, ""
+        if self._bar is not None or self._over == self._runs:
+            self._show(now=True)
+
+    def skip(self) -> None:
+        """The present run is another process's."""
+        self._here = 0
+        self.end()
+
+    def close(self) -> None:
+        """Leaves the bar as it is."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _show(self, now: bool) -> None:
+        if self._bar is not None:
+            self._bar.set_description_str(
+                f"study {min(self._over + 1, self._runs)}/{self._runs}{self._name}", refresh=False
+            )
+            self._bar.initial = self._free
+            self._bar.update(self._before + self._here - self._bar.n)
+            if now:
+                self._bar.refresh()
+        elif not self._silent:
+            clock = time.monotonic()
+            if now or clock - self._printed >= self._seconds_between_lines:
+                self._printed = clock
+                print(self.line, file=self._stream, flush=True)

@@ -1,0 +1,105 @@
+"""Tables as Markdown and as LaTeX."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from dgnet_jax.atomic import replacing
+
+_TEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "_": r"\_",
+    "#": r"\#",
+    "$": r"\$",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "−": r"$-$",
+    "–": "--",
+    "*": r"$\cdot$",
+}
+
+
+class Cell(NamedTuple):
+    """text, with ± and − as Unicode; bold: the best of its column."""
+
+    text: str
+    bold: bool = False
+
+
+class Table(NamedTuple):
+    """name: of its files; head: column titles; rows: of as many cells; notes: below it."""
+
+    name: str
+    title: str
+    head: list[str]
+    rows: list[list[Cell]]
+    notes: list[str]
+
+
+def to_markdown(table: Table) -> str:
+    """The table with its title and notes."""
+
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cells) + " |"
+
+    def text(cell: Cell) -> str:
+        escaped = _markdown(cell.text)
+        return f"**{escaped}**" if cell.bold else escaped
+
+    body = [line([text(cell) for cell in row]) for row in table.rows]
+    rule = "|" + "|".join(["---"] + ["---:"] * (len(table.head) - 1)) + "|"
+    notes = "\n".join(f"- {_markdown(note)}" for note in table.notes)
+    return "\n".join([f"**{table.title}**", "", line(table.head), rule, *body, "", notes])
+
+
+def to_latex(table: Table) -> str:
+    """A table environment for the booktabs package."""
+
+    def line(cells: Sequence[str]) -> str:
+        return "    " + " & ".join(cells) + r" \\"
+
+    body = [
+        line([rf"\textbf{{{_tex(cell.text)}}}" if cell.bold else _tex(cell.text) for cell in row])
+        for row in table.rows
+    ]
+    notes = " ".join(_tex(note) for note in table.notes)
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"  \centering",
+            rf"  \caption{{{_tex(table.title)}. {notes}}}",
+            rf"  \label{{tab:{table.name.replace('_', '-')}}}",
+            rf"  \begin{{tabular}}{{l{'r' * (len(table.head) - 1)}}}",
+            r"    \toprule",
+            line([_tex(title) for title in table.head]),
+            r"    \midrule",
+            *body,
+            r"    \bottomrule",
+            r"  \end{tabular}",
+            r"\end{table}",
+        ]
+    )
+
+
+def write_tables(folder: Path, tables: Sequence[Table]) -> None:
+    """Writes NAME.md and NAME.tex of each table."""
+    folder.mkdir(parents=True, exist_ok=True)
+    forms: Mapping[str, Callable[[Table], str]] = {".md": to_markdown, ".tex": to_latex}
+    for table in tables:
+        for suffix, form in forms.items():
+            with replacing(folder / f"{table.name}{suffix}") as temporary:
+                temporary.write_text(form(table) + "\n", encoding="utf-8")
+
+
+def _markdown(text: str) -> str:
+    """A product's * would begin emphasis."""
+    return text.replace("*", r"\*")
+
+
+def _tex(text: str) -> str:
+    return "".join(_TEX.get(character, character) for character in text)

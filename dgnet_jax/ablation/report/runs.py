@@ -1,0 +1,137 @@
+"""The runs of a study as the report shows them: results, and curves read from metrics.jsonl."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dgnet_jax.ablation.results import DIVERGED
+from dgnet_jax.ablation.summary import BASELINE
+from dgnet_jax.loop import DGNET_STAGE
+from dgnet_jax.losses import FUSIONS, LOSSES
+from dgnet_jax.run_log import METRICS_FILE
+
+_THESIS_ORDER = (*LOSSES, *FUSIONS)
+# Numbers of a row of metrics.jsonl that are no losses or metrics.
+_NOT_SHOWN = ("step", "images_per_second", "data_share")
+
+
+class Series(NamedTuple):
+    """A number over training.
+
+    steps: (n,) int64, ascending; values: (n,) float64, NaN where it was not finite.
+    """
+
+    steps: np.ndarray
+    values: np.ndarray
+
+
+@dataclass(frozen=True)
+class Run:
+    """One (loss, seed) of a study.
+
+    Attributes:
+        label: the loss, as the study calls it.
+        seed: of the run.
+        workdir: its work directory.
+        result: its row of results.
+        evaluations: metric to its curve, in shares of 1.
+        losses: term of the objective to its curve.
+    """
+
+    label: str
+    seed: int
+    workdir: Path
+    result: Mapping[str, Any]
+    evaluations: Mapping[str, Series]
+    losses: Mapping[str, Series]
+
+    @property
+    def diverged(self) -> bool:
+        """Whether a loss of it became NaN or infinite."""
+        return self.result.get("status") == DIVERGED
+
+
+def read_run(workdir: Path, result: Mapping[str, Any]) -> Run:
+    """The run of a row of results; without a log its curves are empty."""
+    evaluations, losses = read_history(workdir / METRICS_FILE)
+    return Run(result["loss"], int(result["seed"]), workdir, result, evaluations, losses)
+
+
+def read_history(path: Path) -> tuple[dict[str, Series], dict[str, Series]]:
+    """Evaluations and losses of the DG-Net stage in a metrics.jsonl, by name.
+
+    Broken lines, which a kill leaves, are passed over. Of two rows of one step the later counts.
+    """
+    found: dict[str, dict[str, dict[int, float]]] = {"evaluation": {}, "train": {}}
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ()
+    for line in lines:
+        try:
+            row = json.loads(line)
+            curves, stage, step = found[row["kind"]], row["stage"], int(row["step"])
+        except (ValueError, KeyError, TypeError):
+            continue
+        if stage != DGNET_STAGE:
+            continue
+        for name, value in row.items():
+            # A null is a number that was not finite.
+            if name not in _NOT_SHOWN and isinstance(value, int | float | None):
+                curves.setdefault(name, {})[step] = math.nan if value is None else float(value)
+    evaluations, losses = (
+        {name: _series(values) for name, values in found[kind].items()}
+        for kind in ("evaluation", "train")
+    )
+    return evaluations, losses
+
+
+def _series(values: Mapping[int, float]) -> Series:
+    steps = sorted(values)
+    return Series(np.asarray(steps, np.int64), np.asarray([values[step] for step in steps]))
+
+
+def over_seeds(series: Sequence[Series]) -> tuple[Series, np.ndarray]:
+    """The mean of several curves, and their lowest and highest values (2, n).
+
+    Only the steps that all of them have count: where one is missing, the mean would jump.
+    """
+    if not series:
+        return Series(np.empty(0, np.int64), np.empty(0)), np.empty((2, 0))
+    steps = series[0].steps
+    for other in series[1:]:
+        steps = np.intersect1d(steps, other.steps)
+    values = np.stack([one.values[np.searchsorted(one.steps, steps)] for one in series])
+    return Series(steps, values.mean(0)), np.stack([values.min(0), values.max(0)])
+
+
+def by_label(runs: Iterable[Run]) -> dict[str, list[Run]]:
+    """Runs of each loss by seed; the thesis's losses in its order, then the others."""
+    grouped: dict[str, list[Run]] = {}
+    for run in runs:
+        grouped.setdefault(run.label, []).append(run)
+    known = [label for label in _THESIS_ORDER if label in grouped]
+    order = known + [label for label in grouped if label not in known]
+    return {label: sorted(grouped[label], key=lambda run: run.seed) for label in order}
+
+
+def thesis_groups(labels: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Splits losses as the thesis's tables and figures do: single losses, then fusions.
+
+    The baseline opens both, so that each group can be read alone. A group without a loss of its own
+    is left out.
+
+    Returns:
+        (title, labels) of each group.
+    """
+    single = [label for label in labels if label in LOSSES]
+    fused = [label for label in labels if label not in LOSSES]
+    groups = []
+    if single and (single != [BASELINE] or not fused):
+        groups.append(("Single losses", single))
+    if fused:
+        title = "Fusions" if set(fused) <= set(FUSIONS) else "Fusions and other losses"
+        groups.append((title, [label for label in single if label == BASELINE] + fused))
+    return groups

@@ -1,0 +1,128 @@
+"""The results of a study: one JSON file a run, and one table of all runs that are over."""
+
+import csv
+import json
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dgnet_jax.atomic import replacing
+from dgnet_jax.losses import FUSIONS, LOSSES
+
+Row = dict[str, Any]
+
+RUNS, FILE = "runs", "result.json"
+FINISHED, DIVERGED = "finished", "diverged"
+RANKING = ("rank1", "rank5", "rank10", "rank20", "mAP", "mAP_standard", "mINP")
+COUNTS = ("queries", "gallery")
+IMAGES = (
+    "dims",
+    "fid_png",
+    "fid_jpeg",
+    "fid_real",
+    "kid_mean",
+    "kid_sd",
+    "kid_jpeg_mean",
+    "kid_jpeg_sd",
+    "generated",
+    "real",
+    "diversity",
+    "identity_consistency",
+    "teacher_frechet",
+)
+FIELDS = (
+    "loss",
+    "expression",
+    "seed",
+    "status",
+    "diverged_step",
+    "diverged_loss",
+    "steps",
+    "wall_seconds",
+    *RANKING,
+    *COUNTS,
+    *IMAGES,
+    "versions",
+    "git_commit",
+    "device",
+    "date",
+)
+"""The fields of a result.
+
+loss, expression: the label and the sum that it stands for ("custom" for a user's function).
+diverged_step, diverged_loss: of a run whose `status` is "diverged", else null.
+wall_seconds: of training and measuring, over all restarts.
+Ranking metrics are shares of 1, of the main row; image metrics as of
+`evaluation.protocol.evaluate_generated`. What was not measured is null.
+"""
+
+
+def run_directory(study: Path, label: str, seed: int) -> Path:
+    """The work directory of a run."""
+    return study / RUNS / label / f"seed_{seed}"
+
+
+def write_result(folder: Path, row: Mapping[str, Any]) -> None:
+    """Writes a run's result, whole or not at all, with every field of `FIELDS`."""
+    complete = {field: row.get(field) for field in FIELDS}
+    # JSON has no NaN: what could not be measured is null.
+    strict = json.loads(json.dumps(complete), parse_constant=lambda _: None)
+    with replacing(folder / FILE) as temporary:
+        temporary.write_text(json.dumps(strict, indent=2) + "\n", encoding="utf-8")
+
+
+def read_result(folder: Path) -> Row | None:
+    """A run's result, or None if it is not over."""
+    try:
+        return json.loads((folder / FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+
+
+def read_results(study: Path) -> list[Row]:
+    """The results of all runs that are over, whichever process made them.
+
+    In the thesis's order of losses, then other labels by name; each by seed.
+    """
+    rows = [read_result(file.parent) for file in study.glob(f"{RUNS}/*/seed_*/{FILE}")]
+    order = {label: place for place, label in enumerate((*LOSSES, *FUSIONS))}
+    return sorted(
+        (row for row in rows if row is not None),
+        key=lambda row: (order.get(row["loss"], len(order)), row["loss"], row["seed"]),
+    )
+
+
+def write_results(study: Path, rows: Sequence[Row]) -> None:
+    """Writes results.json and results.csv, one row a run; the csv has the versions as text."""
+    with replacing(study / "results.json") as temporary:
+        temporary.write_text(json.dumps(list(rows), indent=2) + "\n", encoding="utf-8")
+    with (
+        replacing(study / "results.csv") as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as stream,
+    ):
+        writer = csv.DictWriter(stream, FIELDS, extrasaction="ignore")
+        writer.writeheader()
+        for row in rows:
+            versions = row.get("versions") or {}
+            text = ", ".join(f"{name} {number}" for name, number in versions.items())
+            writer.writerow({**row, "versions": text})
+
+
+def git_commit() -> str | None:
+    """The commit of the checkout that this package lies in, with "-dirty" if it has changes.
+
+    None for an installed package, even one inside another project's checkout.
+    """
+    package = Path(__file__).parents[1]
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(package), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", "__init__.py")
+        changes = git("status", "--porcelain", "--untracked-files=no", ".")
+        return git("rev-parse", "HEAD") + ("-dirty" if changes else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,303 @@
+"""A study: every chosen loss with every seed, trained and measured under one roof.
+
+    study = Study(config, losses=["l1", "l1_rmse"], seeds=[0, 1], workdir="runs/study")
+    study.run()
+    print(study.text())
+    study.report()
+
+What is finished is never done again, so that a study which was stopped, killed or split over
+machines comes to the results of one that was not. Its folder:
+
+    study.json              losses, seeds and the configuration
+    teacher/                the work directory of the teacher that all runs share
+    real_features.npz       Inception features of real images, shared
+    runs/LABEL/seed_N/      a run's work directory, with result.json once it is over
+    results.csv, .json      all runs that are over
+    tables/, report/        what is made of them
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+from absl import logging
+
+from configs import base, trained
+from dgnet_jax import trainer
+from dgnet_jax import workdir as work_directory
+from dgnet_jax.ablation.measuring import measure, provenance
+from dgnet_jax.ablation.plan import (
+    FILE,
+    MAY_DIFFER,
+    RUN_MAY_DIFFER,
+    read_plan,
+    refuse_other_plan,
+    save_plan,
+)
+from dgnet_jax.ablation.points import (
+    ALL,
+    LossSpec,
+    Point,
+    assign,
+    choose_losses,
+    choose_seeds,
+    known_points,
+)
+from dgnet_jax.ablation.progress import StudyProgress
+from dgnet_jax.ablation.rendering import to_markdown, write_tables
+from dgnet_jax.ablation.results import (
+    DIVERGED,
+    FINISHED,
+    Row,
+    read_result,
+    read_results,
+    run_directory,
+    write_result,
+    write_results,
+)
+from dgnet_jax.ablation.stopping import stopping_at_once
+from dgnet_jax.ablation.summary import summarise
+from dgnet_jax.ablation.tables import study_tables
+from dgnet_jax.ablation.teacher import study_teacher
+from dgnet_jax.ablation.wall_time import WallTime
+from dgnet_jax.compilation import use_compilation_cache
+from dgnet_jax.errors import DivergedError, InputError
+from dgnet_jax.parallel import from_first_process
+from dgnet_jax.teacher import load_teacher
+from dgnet_jax.trainer import Shared
+from dgnet_jax.workdir import InUseError
+
+TEACHER, FEATURES = "teacher", "real_features.npz"
+
+
+class Study:
+    """Losses times seeds of one configuration, in one folder.
+
+    Attributes:
+        config: of all runs, but for `seed`, `reconstruction_loss` and `teacher.checkpoint`; its
+            seed is the teacher's, and that of the choice of images to measure.
+        points: the losses.
+        seeds: of the runs.
+        workdir: the folder, absolute.
+        shard: (i, n), from 0: this process runs the i-th of n parts.
+    """
+
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        losses: str | Sequence[LossSpec] | Mapping[str, LossSpec] = ALL,
+        seeds: Sequence[int] = (0,),
+        *,
+        workdir: str | Path,
+        shard: tuple[int, int] = (0, 1),
+    ) -> None:
+        """Takes the plan; nothing is read or written yet.
+
+        Args:
+            config: from `configs/`.
+            losses: "all" (the thesis's twelve); names, expressions and functions
+                ``(target, output) -> scalar``; or a mapping of labels to these, {"mine": fn}.
+            seeds: integers from 0 on.
+            workdir: of the study.
+            shard: which part of the study this process runs.
+
+        Raises:
+            InputError: an unknown loss, a wrong seed, or a configuration that trains no DG-Net.
+        """
+        if config.get("baseline") or config.data.get("generated"):
+            raise InputError("--mode=ablate trains DG-Net on real images, not the re-ID baseline")
+        if config.get("released"):
+            raise InputError("--config.released: a study measures what it trains; leave it empty")
+        self.config = config.copy_and_resolve_references()
+        self.points = choose_losses(losses)
+        self.seeds = choose_seeds(seeds)
+        self.workdir = Path(workdir).expanduser().absolute()
+        self.shard = shard
+        self._shared: Shared | None = None
+
+    @classmethod
+    def load(cls, workdir: str | Path) -> "Study":
+        """The study of a folder, to read its results or to report.
+
+        Losses of the user's own that this process does not know are left out of `points`, for a
+        file cannot hold them; their results are there like those of the others.
+
+        Raises:
+            InputError: there is no study in the folder.
+        """
+        folder = Path(workdir).expanduser().absolute()
+        saved = read_plan(folder)
+        if saved is None:
+            raise InputError(f"--workdir={workdir}: no study in it (no {FILE}); run one first")
+        config = work_directory.from_json(saved["config"])
+        trained.fill(config, base.get_config())
+        study = cls(config, seeds=saved["seeds"], workdir=folder)
+        study.points = known_points(saved["losses"])
+        return study
+
+    def run(self) -> list[Row]:
+        """Trains and measures all runs of this shard that are not over yet.
+
+        Returns:
+            The results of all runs in the folder that are over, see `results.FIELDS`.
+
+        Raises:
+            InputError: the folder holds a study of another configuration, or a field is wrong.
+            Stopped: SIGTERM or Ctrl-C came; the present run is saved.
+        """
+        use_compilation_cache()
+        self._refuse_other()
+        pairs = assign(self.points, self.seeds, self.shard)
+        waiting = [pair for pair in pairs if not self._is_over(*pair)]
+        with stopping_at_once():
+            if waiting:
+                self._run(waiting, len(pairs))
+            else:
+                save_plan(self.workdir, self.config, self.points, self.seeds)
+            return self.save_results()
+
+    def rows(self) -> list[Row]:
+        """The results of all runs in the folder that are over."""
+        return read_results(self.workdir)
+
+    def table(self) -> list[Row]:
+        """A row a loss: mean, sd and n over seeds of each metric, see `summary.Summary.as_row`."""
+        return [summary.as_row() for summary in summarise(self.rows())]
+
+    def text(self) -> str:
+        """The tables in Markdown, and what is not over yet."""
+        tables = study_tables(self.rows(), self.config.data.name)
+        parts = [to_markdown(table) for table in tables]
+        missing = [f"{label} seed {seed}" for label, seed in self.missing()]
+        if missing:
+            parts.append(f"Not over yet: {', '.join(missing)}.")
+        return "\n\n".join(parts)
+
+    def missing(self) -> list[tuple[str, int]]:
+        """Label and seed of the runs that are not over yet, those of other shards included."""
+        return [
+            (point.label, seed)
+            for point, seed in assign(self.points, self.seeds)
+            if read_result(self._folder(point, seed)) is None
+        ]
+
+    def save_results(self) -> list[Row]:
+        """Writes results.csv, results.json and the tables; returns the rows."""
+        rows = self.rows()
+        if rows and jax.process_index() == 0:
+            write_results(self.workdir, rows)
+            write_tables(self.workdir / "tables", study_tables(rows, self.config.data.name))
+        return rows
+
+    def report(self) -> Path:
+        """Writes results, tables and the report page from whatever is over; returns the page.
+
+        Raises:
+            InputError: no run is over yet.
+        """
+        from dgnet_jax.ablation.report import write_report
+
+        rows = self.save_results()
+        images = None if self._shared is None else self._shared.data.train_images
+        return write_report(self.workdir, rows, self.config, train_images=images)
+
+    def _run(self, waiting: Sequence[tuple[Point, int]], planned: int) -> None:
+        shared = self._shared = Shared(self.config)
+        # Before anything is written: what is wrong with the data is told first.
+        _ = shared.data
+        save_plan(self.workdir, self.config, self.points, self.seeds)
+        shared.teacher = self._teacher(shared)
+        with StudyProgress(
+            planned,
+            self.config.total_steps,
+            finished=planned - len(waiting),
+            silent=jax.process_index() != 0,
+        ) as progress:
+            for point, seed in waiting:
+                if self._is_over(point, seed):  # another process has run it meanwhile
+                    progress.skip()
+                    continue
+                progress.begin(point.label, seed)
+                try:
+                    self._run_one(point, seed, shared, progress)
+                except InUseError as error:
+                    logging.warning("%s, seed %d is left out: %s", point.label, seed, error)
+                    progress.skip()
+                else:
+                    progress.end()
+                    self.save_results()
+
+    def _run_one(self, point: Point, seed: int, shared: Shared, progress: StudyProgress) -> None:
+        config, folder = self._config_of(point, seed), self._folder(point, seed)
+        clock = WallTime(folder)
+
+        def follow(done: int) -> None:
+            progress.step(done)
+            clock.save()
+
+        row: Row = {"loss": point.label, "expression": point.expression, "seed": seed}
+        try:
+            metrics = trainer.train(config, folder, shared=shared, progress=follow)
+            row |= {"status": FINISHED, "steps": config.total_steps}
+            row |= measure(
+                config,
+                folder,
+                shared.data,
+                metrics,
+                seed=self.config.seed,
+                cache=self.workdir / FEATURES,
+            )
+        except DivergedError as error:
+            logging.warning("%s, seed %d: %s", point.label, seed, error)
+            row |= {"status": DIVERGED, "steps": error.step}
+            row |= {"diverged_step": error.step, "diverged_loss": error.loss_name}
+        finally:
+            clock.save(now=True)
+        row |= {"wall_seconds": round(clock.seconds, 1)} | provenance()
+        if jax.process_index() == 0:
+            write_result(folder, row)
+
+    def _teacher(self, shared: Shared) -> Any:
+        given = self.config.teacher.checkpoint
+        if given:
+            identities = shared.data.num_identities
+            return load_teacher(self.config, identities, Path(given), shared.placement)
+        return study_teacher(
+            self.config, shared.data, self.workdir / TEACHER, shared.placement, MAY_DIFFER
+        )
+
+    def _config_of(self, point: Point, seed: int) -> ml_collections.ConfigDict:
+        config = self.config.copy_and_resolve_references()
+        with config.unlocked():
+            config.seed = seed
+            config.reconstruction_loss = point.spec
+            config.teacher.checkpoint = config.teacher.checkpoint or str(self.workdir / TEACHER)
+        return config
+
+    def _folder(self, point: Point, seed: int) -> Path:
+        return run_directory(self.workdir, point.label, seed)
+
+    def _is_over(self, point: Point, seed: int) -> bool:
+        """Whether the run has its result, the same answer in every process.
+
+        A result without measures of generated images that can be measured now is not over.
+        """
+        row = read_result(self._folder(point, seed))
+        over = row is not None
+        if row and row["status"] == FINISHED and self.config.evaluation.generated_images:
+            lacking = row["dims"] is None and bool(self.config.inception)
+            over = row["generated"] is not None and not lacking
+        return bool(from_first_process(int(over)))
+
+    def _refuse_other(self) -> None:
+        """Raises InputError if the folder, or a run of this study in it, is of another plan."""
+        refuse_other_plan(self.workdir, self.config, self.points)
+        for point, seed in assign(self.points, self.seeds):
+            work_directory.refuse_other(
+                self._folder(point, seed),
+                self._config_of(point, seed),
+                RUN_MAY_DIFFER,
+                base.get_config(),
+            )

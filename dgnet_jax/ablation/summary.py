@@ -1,0 +1,121 @@
+"""A study in one row a loss: mean, standard deviation and n over seeds, and difference to l1."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from dgnet_jax.ablation.results import DIVERGED, FINISHED, Row
+from dgnet_jax.ablation.statistics import Difference, Spread, paired_difference, spread
+
+BASELINE = "l1"
+
+
+class Metric(NamedTuple):
+    """A measure of the tables.
+
+    Attributes:
+        name: in summaries.
+        field: in results.
+        title: above its column.
+        factor, digits: how it is printed; 100 prints a share in percent.
+        better: 1 if more is better, -1 if less is, 0 if neither.
+    """
+
+    name: str
+    field: str
+    title: str
+    factor: float
+    digits: int
+    better: int
+
+
+METRICS = (
+    Metric("fid", "fid_png", "FID (PNG)", 1, 2, -1),
+    Metric("fid_jpeg", "fid_jpeg", "FID (JPEG)", 1, 2, -1),
+    Metric("rank1", "rank1", "Rank@1", 100, 2, 1),
+    Metric("rank5", "rank5", "Rank@5", 100, 2, 1),
+    Metric("rank10", "rank10", "Rank@10", 100, 2, 1),
+    Metric("rank20", "rank20", "Rank@20", 100, 2, 1),
+    Metric("mAP", "mAP", "mAP", 100, 2, 1),
+    Metric("mAP_standard", "mAP_standard", "mAP (standard)", 100, 2, 1),
+    Metric("mINP", "mINP", "mINP", 100, 2, 1),
+    Metric("kid", "kid_mean", "KID x 1000 (PNG)", 1000, 2, -1),
+    Metric("kid_jpeg", "kid_jpeg_mean", "KID x 1000 (JPEG)", 1000, 2, -1),
+    Metric("teacher_frechet", "teacher_frechet", "Frechet, teacher", 1, 3, -1),
+    Metric("diversity", "diversity", "diversity", 1, 4, 0),
+    Metric("identity_consistency", "identity_consistency", "identity consistency", 1, 4, 1),
+)
+"""In the units of results; mAP is the trapezoid one of DG-Net and the thesis."""
+
+
+class Summary(NamedTuple):
+    """A loss of a study.
+
+    Attributes:
+        label, expression: as of its results.
+        seeds: of its finished runs.
+        diverged: its runs that diverged.
+        spreads: metric name to its values over finished seeds.
+        differences: metric name to its paired difference to l1; empty for l1 itself.
+    """
+
+    label: str
+    expression: str
+    seeds: tuple[int, ...]
+    diverged: tuple[Row, ...]
+    spreads: Mapping[str, Spread]
+    differences: Mapping[str, Difference]
+
+    def as_row(self) -> Row:
+        """Flat: loss, expression, n, diverged, and fid_mean, fid_sd, fid_n, ... of each metric.
+
+        Losses but l1 also have fid_difference, its 95 % interval fid_difference_low and _high,
+        and fid_pairs. What cannot be told is None.
+        """
+        row: dict[str, Any] = {
+            "loss": self.label,
+            "expression": self.expression,
+            "n": len(self.seeds),
+            "diverged": len(self.diverged),
+        }
+        for name, found in self.spreads.items():
+            row |= {f"{name}_{field}": value for field, value in found._asdict().items()}
+        for name, difference in self.differences.items():
+            row |= {
+                f"{name}_difference": difference.mean,
+                f"{name}_difference_low": difference.low,
+                f"{name}_difference_high": difference.high,
+                f"{name}_pairs": difference.n,
+            }
+        return row
+
+
+def summarise(rows: Sequence[Row]) -> list[Summary]:
+    """A summary for each loss, in the order in which they come."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row["loss"], []).append(row)
+    return [_summary(group, groups.get(BASELINE, [])) for group in groups.values()]
+
+
+def _summary(group: Sequence[Row], baseline: Sequence[Row]) -> Summary:
+    first = group[0]
+    by_seed = {metric.name: _by_seed(group, metric) for metric in METRICS}
+    differences = {}
+    if first["loss"] != BASELINE and baseline:
+        differences = {
+            metric.name: paired_difference(by_seed[metric.name], _by_seed(baseline, metric))
+            for metric in METRICS
+        }
+    return Summary(
+        label=first["loss"],
+        expression=first["expression"],
+        seeds=tuple(row["seed"] for row in group if row["status"] == FINISHED),
+        diverged=tuple(row for row in group if row["status"] == DIVERGED),
+        spreads={name: spread(list(values.values())) for name, values in by_seed.items()},
+        differences=differences,
+    )
+
+
+def _by_seed(rows: Sequence[Row], metric: Metric) -> dict[int, float]:
+    """Seed to value of the runs that have one."""
+    return {row["seed"]: row[metric.field] for row in rows if row.get(metric.field) is not None}

@@ -1,0 +1,70 @@
+"""The one teacher of a study, trained by whichever process comes first."""
+
+import time
+from pathlib import Path
+
+import ml_collections
+from absl import logging
+
+from configs import base
+from dgnet_jax import workdir as work_directory
+from dgnet_jax.checkpoints import Checkpoints
+from dgnet_jax.data.pipeline import ReidData
+from dgnet_jax.loop import TEACHER_STAGE, stage_directory
+from dgnet_jax.parallel import Placement
+from dgnet_jax.state import Params
+from dgnet_jax.teacher import load_teacher, train_teacher
+from dgnet_jax.workdir import InUseError
+
+_SECONDS_BETWEEN_LOOKS = 5.0
+
+
+def study_teacher(
+    config: ml_collections.ConfigDict,
+    data: ReidData,
+    folder: Path,
+    placement: Placement,
+    may_differ: tuple[str, ...],
+) -> Params:
+    """The teacher's variables, trained in `folder` unless that is done.
+
+    While another process of the study trains it, this one waits; should that one end before its
+    time, this one goes on from its last checkpoint.
+
+    Args:
+        config: the study's; its seed is the teacher's.
+        data: the data set.
+        folder: a work directory with the teacher's stage only.
+        placement: of the variables.
+        may_differ: fields that may differ from those of an earlier start.
+
+    Raises:
+        InputError: the folder holds another configuration's teacher.
+        DivergedError, Stopped: as `trainer.train`.
+    """
+    work_directory.refuse_other(folder, config, may_differ, base.get_config())
+    waiting = False
+    while not _is_finished(folder, config):
+        try:
+            work_directory.prepare(folder, config, may_differ, base.get_config())
+        except InUseError as error:
+            if not waiting:
+                logging.info("waiting for the teacher: %s", error)
+            waiting = True
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+            continue
+        try:
+            variables, _ = train_teacher(config, data, folder, placement)
+        finally:
+            work_directory.unlock(folder)
+        return variables
+    return load_teacher(config, data.num_identities, folder, placement)
+
+
+def _is_finished(folder: Path, config: ml_collections.ConfigDict) -> bool:
+    directory = stage_directory(folder, TEACHER_STAGE)
+    if not directory.is_dir():
+        return False
+    with Checkpoints(directory, read_only=True) as checkpoints:
+        step = checkpoints.latest_step()
+    return step is not None and step >= config.teacher.total_steps

@@ -1,0 +1,121 @@
+"""Which losses, seeds and shards a study is made of."""
+
+import itertools
+
+import pytest
+
+from dgnet_jax import losses
+from dgnet_jax.ablation.points import (
+    Point,
+    assign,
+    choose_losses,
+    choose_seeds,
+    parse_shard,
+)
+from dgnet_jax.errors import InputError
+
+# The rows of the thesis's table.
+THESIS = {
+    *("l1", "huber", "mse", "mrae", "cos", "rmse", "ml"),
+    *("l1_cos_weighted", "l1_mse", "l1_mrae", "l1_rmse", "l1_cos"),
+}
+
+
+@pytest.fixture(autouse=True)
+def own_registry(monkeypatch):
+    """What a test registers is forgotten after it."""
+    monkeypatch.setattr(losses, "_FUNCTIONS", dict(losses._FUNCTIONS))
+
+
+def mine(target, output):
+    return abs(target - output).max()
+
+
+def test_all_is_the_twelve_losses_of_the_thesis():
+    assert {point.label for point in choose_losses("all")} == THESIS
+    assert choose_losses(["all"]) == choose_losses("all")
+
+
+@pytest.mark.parametrize(
+    ("spec", "point"),
+    [
+        ("rmse", Point("rmse", "rmse", "rmse")),
+        ("l1_rmse", Point("l1_rmse", "l1+rmse", "l1_rmse")),
+        ("rmse + l1", Point("l1_rmse", "l1+rmse", "l1_rmse")),
+        ("0.6*cos+0.4*l1", Point("l1_cos_weighted", "0.4*l1+0.6*cos", "l1_cos_weighted")),
+        ("0.5*l1+2*rmse", Point("0.5l1_2rmse", "0.5*l1+2*rmse", "0.5*l1+2*rmse")),
+        ("1e38*mse+mrae", Point("1e38mse_mrae", "1e+38*mse+mrae", "1e+38*mse+mrae")),
+    ],
+)
+def test_a_loss_goes_by_its_name_and_an_expression_by_one_that_a_folder_can_have(spec, point):
+    assert choose_losses([spec]) == [point]
+
+
+def test_spellings_of_one_loss_are_one_point():
+    labels = [point.label for point in choose_losses(["l1_mse", "mse+l1", "l1", "l1+mse"])]
+    assert labels == ["l1_mse", "l1"]
+
+
+def test_a_function_is_taken_wherever_a_name_is():
+    assert choose_losses({"own": mine, "heavy": "l1+3*mse"}) == [
+        Point("own", "custom", "own"),
+        Point("heavy", "l1+3*mse", "l1+3*mse"),
+    ]
+    assert choose_losses(["l1", mine])[1] == Point("mine", "custom", "mine")
+    assert losses.reconstruction_loss("own") is mine
+    # Registered once, its name is one like the others.
+    assert choose_losses("own") == [Point("own", "custom", "own")]
+    assert choose_losses("l1+own") == [Point("l1_own", "l1+own", "l1+own")]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        (["l1_rmes"], "unknown loss 'l1_rmes'; the nearest is 'l1_rmse'"),
+        ([], "none given"),
+        ({"l1": "mse"}, "'l1' is the name of a loss, but stands for 'mse'"),
+        ({"l1_mse": mine}, "the name 'l1_mse' is taken"),
+        ({"../up": "l1"}, "names a folder"),
+        ([lambda target, output: 0.0], "no name of its own"),
+        ({"own": lambda target, output: target - output}, "one real number"),
+    ],
+)
+def test_a_wrong_loss_is_told(chosen, message):
+    with pytest.raises(InputError, match=message):
+        choose_losses(chosen)
+
+
+def test_seeds_are_integers_from_0_on_each_once():
+    assert choose_seeds(["0", " 2", 0, 1]) == [0, 2, 1]
+    for wrong in (["-1"], ["a"], ["1.5"], []):
+        with pytest.raises(InputError, match="--seeds: .*integers from 0"):
+            choose_seeds(wrong)
+
+
+def test_shards_share_out_every_run_once_and_keep_a_losss_seeds_together():
+    points, seeds = choose_losses("all"), [3, 1, 2]
+    everything = set(itertools.product(points, seeds))
+    for count in (1, 2, 5, 12, 40):
+        shards = [assign(points, seeds, (index, count)) for index in range(count)]
+        runs = list(itertools.chain(*shards))
+        assert len(runs) == len(everything) and set(runs) == everything
+        sizes = [len(shard) for shard in shards]
+        assert max(sizes) - min(sizes) <= 1
+    assert {point.label for point, _ in assign(points, seeds, (0, 12))} == {"l1"}
+
+
+def test_all_losses_of_the_first_seed_come_first():
+    runs = assign(choose_losses(["l1", "mse", "cos"]), [7, 0])
+    assert [(point.label, seed) for point, seed in runs] == [
+        *[("l1", 7), ("mse", 7), ("cos", 7)],
+        *[("l1", 0), ("mse", 0), ("cos", 0)],
+    ]
+
+
+def test_a_shard_is_i_of_n_from_0():
+    assert parse_shard("2/4") == (2, 4)
+    assert parse_shard(None) == (0, 1)
+    with pytest.raises(InputError, match="i goes from 0 to 3"):
+        parse_shard("4/4")
+    with pytest.raises(InputError, match="give i/n"):
+        parse_shard("first")

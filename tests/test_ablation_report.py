@@ -1,0 +1,342 @@
+"""The report of a study: its curves against closed forms, its pictures pixel by pixel, its page."""
+
+import base64
+import io
+import json
+import math
+
+import numpy as np
+import pytest
+from PIL import Image
+from report_page import Page, log_lines, make_study, row, smooth_images
+from test_figures import find, noise
+
+from configs import trained
+from dgnet_jax.ablation.published import PUBLISHED
+from dgnet_jax.ablation.report import comparisons, curves, write_report, write_run_report
+from dgnet_jax.ablation.report.runs import (
+    Run,
+    Series,
+    by_label,
+    over_seeds,
+    read_history,
+    thesis_groups,
+)
+from dgnet_jax.errors import InputError
+from dgnet_jax.inference import load_model
+from dgnet_jax.losses import FUSIONS, LOSSES
+from dgnet_jax.swaps import choose_images
+
+IMAGES = smooth_images(10)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    rows, config = make_study(folder)
+    config.data.name = "market1501"
+    page = write_report(folder, rows, config, train_images=IMAGES)
+    return folder, config, page
+
+
+@pytest.fixture(scope="module")
+def page(study) -> Page:
+    return Page(study[2].read_text(encoding="utf-8"))
+
+
+def series(*pairs: tuple[int, float]) -> Series:
+    steps, values = zip(*pairs, strict=True)
+    return Series(np.asarray(steps), np.asarray(values, np.float64))
+
+
+def run(label: str, seed: int, mean_average_precision: Series | None = None, **fields) -> Run:
+    evaluations = {} if mean_average_precision is None else {"mAP": mean_average_precision}
+    return Run(label, seed, None, row(label, seed, **fields), evaluations, {})
+
+
+def test_a_log_is_read_by_name_without_the_teacher_and_without_broken_lines(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(log_lines(0, 0.0, diverges=True) + '{"kind": "train", "stage": "dg')
+    evaluations, losses = read_history(path)
+    assert evaluations["mAP"].steps.tolist() == [0, 100, 200, 300]
+    np.testing.assert_allclose(evaluations["mAP"].values, [0, 1 / 6, 1 / 3, 1 / 2])
+    assert losses.keys() == {"self_reconstruction", "adversarial"}
+    assert losses["self_reconstruction"].values[0] == 12
+    assert math.isnan(losses["self_reconstruction"].values[-1])
+    assert read_history(tmp_path / "absent.jsonl") == ({}, {})
+
+
+def test_the_band_spans_the_seeds_at_the_steps_that_all_have():
+    mean, band = over_seeds([series((0, 1.0), (10, 2.0), (20, 9.0)), series((0, 3.0), (10, 6.0))])
+    assert mean.steps.tolist() == [0, 10]
+    assert mean.values.tolist() == [2, 4]
+    assert band.tolist() == [[1, 2], [3, 6]]
+
+
+def test_losses_come_in_the_thesis_order_and_fusions_are_shown_beside_l1():
+    shuffled = [run(label, seed) for label in ("mine", "l1_mse", "ml", "l1") for seed in (1, 0)]
+    groups = by_label(shuffled)
+    assert list(groups) == ["l1", "ml", "l1_mse", "mine"]
+    assert [one.seed for one in groups["ml"]] == [0, 1]
+    assert thesis_groups(list(groups)) == [
+        ("Single losses", ["l1", "ml"]),
+        ("Fusions and other losses", ["l1", "l1_mse", "mine"]),
+    ]
+    assert thesis_groups(["l1_rmse"]) == [("Fusions", ["l1_rmse"])]
+    assert thesis_groups(["l1"]) == [("Single losses", ["l1"])]
+    assert thesis_groups(["l1", "l1_cos"]) == [("Fusions", ["l1", "l1_cos"])]
+    whole = thesis_groups([*LOSSES, *FUSIONS])
+    assert [len(labels) for _, labels in whole] == [7, 6]
+
+
+def test_a_metric_is_drawn_in_percent_with_a_band_and_a_cross_where_a_run_diverged():
+    ended = series((0, 0.1), (10, 0.3), (20, math.nan))
+    groups = {
+        "l1": [
+            run("l1", 0, series((0, 0.2), (10, 0.4))),
+            run("l1", 1, series((0, 0.4), (10, 0.6))),
+        ],
+        "ml": [run("ml", 0, ended, status="diverged")],
+    }
+    (axes,) = curves.metric_curves(groups, "mAP", "mAP (%)").axes
+    mean, broken, cross = axes.lines
+    np.testing.assert_allclose(mean.get_xydata(), [[0, 30], [10, 50]])
+    np.testing.assert_allclose(broken.get_xydata(), [[0, 10], [10, 30]])
+    np.testing.assert_allclose(cross.get_xydata(), [[10, 30]])
+    (band,) = axes.collections
+    corners = {tuple(point) for point in band.get_paths()[0].vertices.round(6).tolist()}
+    assert {(0.0, 20.0), (0.0, 40.0), (10.0, 40.0), (10.0, 60.0)} <= corners
+    words = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert words == ["l1 (2 seeds)", "ml (diverged)"]
+
+
+def test_training_curves_are_means_over_seeds_by_group_of_terms():
+    def of(seed: int, level: float) -> Run:
+        losses = {
+            "self_reconstruction": series((10, level), (20, level)),
+            "identity": series((10, 2 * level), (20, 2 * level)),
+            "images_per_second": series((10, 1.0)),
+        }
+        return Run("l1", seed, None, row("l1", seed), {}, losses)
+
+    figure = curves.training_curves([of(0, 1.0), of(1, 3.0)])
+    reconstruction, others = figure.axes
+    assert [line.get_label() for line in reconstruction.lines] == ["self reconstruction (2 seeds)"]
+    np.testing.assert_allclose(reconstruction.lines[0].get_ydata(), [2, 2])
+    np.testing.assert_allclose(others.lines[0].get_ydata(), [4, 4])
+    assert reconstruction.get_yscale() == "log"
+    assert curves.training_curves([run("l1", 0)]) is None
+
+
+def test_smoothing_keeps_the_sum_of_a_peak_and_a_constant():
+    values = np.zeros(100)
+    values[50] = 1
+    smoothed = curves.smooth(Series(np.arange(100), values)).values
+    assert smoothed.sum() == pytest.approx(1)
+    assert smoothed.max() == pytest.approx(1 / 5)
+    ones = Series(np.arange(7), np.ones(7))
+    assert curves.smooth(ones).values.tolist() == [1] * 7
+
+
+@pytest.fixture(scope="module")
+def painting() -> comparisons.Painting:
+    originals = np.stack([noise(seed) for seed in range(3)])
+    swapped = np.stack([np.stack([noise(10 * i + j + 20) for j in range(3)]) for i in range(3)])
+    return comparisons.Painting(run("l1", 0, fid_png=20.5), 3, originals, swapped)
+
+
+def scaled(image: np.ndarray, factor: int) -> np.ndarray:
+    return image.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def test_losses_stand_side_by_side_on_the_rows_of_their_inputs(painting):
+    other = painting._replace(swapped=255 - painting.swapped)
+    figure = comparisons.side_by_side([painting, other])
+    appearance = find_all(figure, painting.originals[0])
+    (y, x), *_ = sorted(appearance, key=lambda place: place[1])
+    assert find(figure, scaled(painting.swapped[0, 1], 4))[0] == y
+    places = [
+        find(figure, scaled(image, 4))[1] for image in (painting.swapped[0, 1], other.swapped[0, 1])
+    ]
+    assert x < places[0] < places[1]
+    # The structure is the second input, which is the appearance of the next row.
+    assert y in [place[0] for place in find_all(figure, painting.originals[1])]
+
+
+def find_all(figure: Image.Image, image: np.ndarray) -> list[tuple[int, int]]:
+    """All places of a 4 times enlarged image."""
+    wanted, canvas = scaled(image, 4), np.asarray(figure)
+    height, width = wanted.shape[:2]
+    windows = np.lib.stride_tricks.sliding_window_view(canvas, (height, width), axis=(0, 1))
+    candidates = np.argwhere((windows[..., 0, 0] == wanted[0, 0]).all(-1))
+    return [
+        (int(y), int(x))
+        for y, x in candidates
+        if (canvas[y : y + height, x : x + width] == wanted).all()
+    ]
+
+
+def test_enlarged_pairs_show_every_pixel_as_a_square(painting):
+    figure = comparisons.enlarged(painting)
+    rebuilt, swapped = painting.swapped[0, 0], painting.swapped[0, 1]
+    row_of_first = find(figure, scaled(painting.originals[0], 12))[0]
+    assert find(figure, scaled(rebuilt, 12))[0] == row_of_first
+    assert find(figure, scaled(swapped, 12))[0] == row_of_first
+    second = find(figure, scaled(painting.swapped[1, 1], 12))[0]
+    assert second == find(figure, scaled(painting.swapped[1, 0], 12))[0] > row_of_first
+
+
+def test_the_title_of_a_column_has_the_fid_or_that_the_run_diverged(painting):
+    assert painting.title == "l1\nFID 20.50"
+    assert painting._replace(run=run("l1", 0)).title == "l1"
+    assert painting._replace(run=run("ml", 0, status="diverged")).title == "ml\ndiverged"
+
+
+def test_all_pictures_show_the_seeded_choice_and_what_the_model_itself_paints_of_it(study):
+    folder, config, path = study
+    chosen = IMAGES[choose_images(len(IMAGES), 3, config.seed)]
+    for label, seed in (("l1", 0), ("l1_rmse", 1), ("ml", 0)):
+        workdir = folder / "runs" / label / f"seed_{seed}"
+        model = load_model(trained.get_config(str(workdir)), workdir)
+        painted = model.swap(chosen[[0, 1, 2]], chosen[[1, 2, 0]])
+        with Image.open(path.parent / f"swaps_{label}.png") as figure:
+            assert figure.info == {"loss": label, "seed": str(seed), "step": "3"}
+            for image in painted:
+                assert find_all(figure, image)
+            for image in chosen:
+                assert len(find_all(figure, image)) == 2
+
+
+def test_every_picture_of_the_page_is_a_png_beside_it_with_alternative_text_and_caption(
+    study, page
+):
+    folder = study[2].parent
+    files = {path.name for path in folder.glob("*.png")}
+    assert files == {
+        "curve_mAP.png",
+        "curve_Rank_1.png",
+        "side_by_side_Single_losses.png",
+        "side_by_side_Fusions.png",
+        *(
+            f"{kind}_{label}.png"
+            for kind in ("swaps", "enlarged")
+            for label in ("l1", "l1_rmse", "ml")
+        ),
+        *(f"training_{label}.png" for label in ("l1", "l1_rmse", "ml")),
+    }
+    assert [link for link in page.links if not link.startswith("#")] == [
+        caption.split()[-1] for caption in page.captions
+    ]
+    assert {link for link in page.links if not link.startswith("#")} == files
+    assert len(page.images) == len(page.captions) == len(files)
+    for image, caption in zip(page.images, page.captions, strict=True):
+        assert len(image["alt"]) > 20
+        assert len(caption.split()) > 2
+        encoded = image["src"].partition("base64,")[2]
+        with (
+            Image.open(io.BytesIO(base64.b64decode(encoded))) as embedded,
+            Image.open(folder / caption.split()[-1]) as beside,
+        ):
+            assert embedded.size == beside.size == (int(image["width"]), int(image["height"]))
+            difference = np.asarray(embedded.convert("RGB"), float) - np.asarray(beside, float)
+            assert np.abs(difference).mean() < 5
+
+
+def test_nothing_is_fetched_from_anywhere(page):
+    assert page.fetched
+    assert all(address.startswith("data:") for address in page.fetched)
+    assert not page.tags & {"script", "iframe", "object", "embed", "video", "audio"}
+
+
+def test_published_values_have_marked_columns_of_their_own(page):
+    ((head, *rows),) = [
+        table for caption, table in page.tables.items() if caption.startswith("Fusions")
+    ]
+    shaded = [index for index, (_, classes, _) in enumerate(head) if classes == "published"]
+    assert len(shaded) == 5
+    published = PUBLISHED["market1501"]
+    for cells in rows:
+        label = cells[0][0].replace("+", "_")
+        assert [cells[index][0] for index in shaded] == [
+            f"{published[label][name]:.2f}" for name in ("fid", "rank1", "rank5", "rank10", "mAP")
+        ]
+        for index, (_, classes, _) in enumerate(cells):
+            assert (classes == "published") == (index in shaded)
+
+
+def test_measured_values_are_means_and_deviations_over_seeds_with_the_best_in_bold(page):
+    ((head, *rows),) = [
+        table for caption, table in page.tables.items() if caption.startswith("Fusions")
+    ]
+    titles = [cell[0] for cell in head]
+    cells = {cells[0][0]: dict(zip(titles, cells, strict=True)) for cells in rows}
+    assert cells["l1"]["mAP"][0] == "71.00 ± 1.41"
+    assert cells["l1+rmse"]["mAP"] == ("76.00 ± 1.41", "", True)
+    assert not cells["l1"]["mAP"][2]
+    assert cells["l1+rmse"]["FID (PNG)"][0] == "18.75 ± 0.71"
+
+
+def test_what_diverged_what_is_missing_and_what_is_to_come_is_said(page):
+    assert "3 losses, 5 runs: 4 finished, 1 diverged." in page.text
+    assert "ml, seed 0: diverged at step 1,812 (self_reconstruction)." in page.text
+    assert "Not over yet, and not in this report: ml (seed 1), mse (seed 0, 1)." in page.text
+    failed = "ml, seed 0, diverged at step 1,812 (self_reconstruction)"
+    assert f"{failed}: its last good checkpoint, step 3." in page.text
+    # l1_rmse's seed 0 has no checkpoint, so that its seed 1 is shown.
+    assert any(caption.startswith("l1_rmse, seed 1, step 3.") for caption in page.captions)
+
+
+def test_without_data_or_inception_the_page_says_so(tmp_path):
+    rows, config = make_study(tmp_path)
+    bare = [{**one, "fid_png": None, "dims": None} for one in rows if one["status"] == "finished"]
+    config.data.root = str(tmp_path / "nowhere")
+    page = Page(write_report(tmp_path, bare, config).read_text(encoding="utf-8"))
+    assert "FID and KID were not measured" in page.text
+    assert "There are no pictures, for the data set cannot be read here" in page.text
+    heads = [cell[0] for table in page.tables.values() for cell in table[0]]
+    assert "mAP" in heads and "FID (PNG)" not in heads
+    assert len(page.images) == 4
+
+
+def test_a_study_without_a_run_that_is_over_has_no_report(tmp_path):
+    with pytest.raises(InputError, match="nothing to report"):
+        write_report(tmp_path, [], None)
+
+
+def test_names_are_escaped(tmp_path):
+    rows, config = make_study(tmp_path)
+    config.data.name = "<script>alert(1)</script>&"
+    html = write_report(tmp_path, rows[:1], config, train_images=IMAGES).read_text(encoding="utf-8")
+    assert "script" not in Page(html).tags
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;&amp;" in html
+
+
+def test_a_single_run_has_a_page_without_published_values(tmp_path):
+    _, config = make_study(tmp_path)
+    workdir = tmp_path / "runs" / "l1" / "seed_1"
+    config.reconstruction_loss, config.seed, config.data.name = "rmse + l1", 1, "quickstart"
+    metrics = {"rank1": 0.5, "mAP": 0.25, "queries": 96.0}
+    path = write_run_report(workdir, config, metrics, train_images=IMAGES)
+    assert path == workdir / "report" / "index.html"
+    page = Page(path.read_text(encoding="utf-8"))
+    assert "DG-Net with rmse + l1 on quickstart" in page.text
+    assert not any(cell[1] for table in page.tables.values() for row in table for cell in row)
+    shown = {cell[0] for table in page.tables.values() for row in table for cell in row}
+    assert {"50.00", "25.00", "l1+rmse"} <= shown
+    assert len(page.images) == 6
+    assert (path.parent / "side_by_side.png").exists()
+
+
+@pytest.mark.slow
+def test_a_training_ends_with_its_report(tmp_path_factory):
+    from processes import Launcher
+
+    workdir = tmp_path_factory.mktemp("reported")
+    run = Launcher(tmp_path_factory).finish(workdir, "--config.report=True")
+    page = workdir / "report" / "index.html"
+    assert f"report: {page}" in run.said()
+    said = Page(page.read_text(encoding="utf-8"))
+    last = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()][-1]
+    shown = {cell[0] for table in said.tables.values() for row in table for cell in row}
+    assert last["kind"] == "evaluation"
+    assert f"{100 * last['mAP']:.2f}" in shown

@@ -1,0 +1,256 @@
+"""What a study does with its runs; the runs themselves are stood in for."""
+
+import io
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from tiny import tiny_config
+
+from dgnet_jax import losses
+from dgnet_jax import workdir as work_directory
+from dgnet_jax.ablation import Study, study
+from dgnet_jax.ablation.progress import StudyProgress
+from dgnet_jax.ablation.results import FIELDS
+from dgnet_jax.ablation.stopping import stopping_at_once
+from dgnet_jax.errors import DivergedError, InputError
+from dgnet_jax.loop import Stopped
+from dgnet_jax.trainer import RESUMABLE
+from dgnet_jax.workdir import InUseError
+
+METRICS = {"rank1": 0.5, "mAP": 0.25, "queries": 6.0, "gallery": 20.0}
+
+
+class Trainer:
+    """Stands for `trainer.train`: remembers its runs, fails where it is told to."""
+
+    def __init__(self) -> None:
+        self.runs: list[tuple[str, int]] = []
+        self.fails: dict[tuple[str, int], Exception] = {}
+
+    def train(self, config: Any, workdir: Path, *, shared: Any, progress: Any) -> dict[str, float]:
+        work_directory.unlock(work_directory.prepare(workdir, config, RESUMABLE))
+        run = (config.reconstruction_loss, config.seed)
+        self.runs.append(run)
+        progress(0)
+        if run in self.fails:
+            raise self.fails.pop(run)
+        progress(config.total_steps)
+        return METRICS
+
+
+@pytest.fixture
+def trainer(monkeypatch: pytest.MonkeyPatch) -> Trainer:
+    trainer = Trainer()
+    monkeypatch.setattr(study, "trainer", trainer)
+    monkeypatch.setattr(study, "Shared", lambda config: SimpleNamespace(data=None, teacher=None))
+    monkeypatch.setattr(Study, "_teacher", lambda self, shared: None)
+    monkeypatch.setattr(losses, "_FUNCTIONS", dict(losses._FUNCTIONS))
+
+    def measure(config: Any, folder: Path, data: Any, metrics: Any, *, seed: int, cache: Path):
+        found = {"rank1": metrics["rank1"], "mAP": metrics["mAP"], "generated": 10, "real": 10}
+        return found | ({"dims": 64, "fid_png": 100.0 + config.seed} if config.inception else {})
+
+    monkeypatch.setattr(study, "measure", measure)
+    return trainer
+
+
+def make(
+    tmp_path: Path, chosen: Any = ("l1", "l1_rmse"), seeds: Any = (0, 1), **more: Any
+) -> Study:
+    fields = more.pop("fields", None)
+    return Study(tiny_config(fields), chosen, seeds, workdir=tmp_path / "study", **more)
+
+
+def diverging(step: int) -> DivergedError:
+    return DivergedError("the training diverged", step, "identity", 0)
+
+
+def test_every_loss_is_run_with_every_seed(trainer, tmp_path):
+    rows = make(tmp_path).run()
+    assert trainer.runs == [("l1", 0), ("l1_rmse", 0), ("l1", 1), ("l1_rmse", 1)]
+    assert [(row["loss"], row["expression"], row["seed"], row["status"]) for row in rows] == [
+        ("l1", "l1", 0, "finished"),
+        ("l1", "l1", 1, "finished"),
+        ("l1_rmse", "l1+rmse", 0, "finished"),
+        ("l1_rmse", "l1+rmse", 1, "finished"),
+    ]
+    assert all(tuple(row) == FIELDS for row in rows)
+    assert rows == json.loads((tmp_path / "study" / "results.json").read_text())
+    assert rows[0]["rank1"] == 0.5 and rows[0]["fid_png"] is None and rows[0]["steps"] == 8
+    plan = json.loads((tmp_path / "study" / "study.json").read_text())
+    assert plan["losses"] == {"l1": "l1", "l1_rmse": "l1+rmse"} and plan["seeds"] == [0, 1]
+    assert (tmp_path / "study" / "tables" / "fusions.tex").is_file()
+
+
+def test_runs_share_the_studys_teacher(trainer, tmp_path):
+    make(tmp_path).run()
+    config = work_directory.load_config(tmp_path / "study" / "runs" / "l1" / "seed_1")
+    assert config.teacher.checkpoint == str(tmp_path / "study" / "teacher")
+    other = make(tmp_path / "b", ["l1"], [0], fields={"teacher.checkpoint": "mine.safetensors"})
+    other.run()
+    config = work_directory.load_config(other.workdir / "runs" / "l1" / "seed_0")
+    assert config.teacher.checkpoint == "mine.safetensors"
+
+
+def test_finished_runs_are_not_repeated(trainer, tmp_path):
+    make(tmp_path, ["l1"]).run()
+    trainer.runs.clear()
+    rows = make(tmp_path, ["l1", "mse"], [0, 1, 2]).run()
+    assert trainer.runs == [("mse", 0), ("mse", 1), ("l1", 2), ("mse", 2)]
+    assert len(rows) == 6
+    plan = json.loads((tmp_path / "study" / "study.json").read_text())
+    assert list(plan["losses"]) == ["l1", "mse"] and plan["seeds"] == [0, 1, 2]
+
+
+def test_a_diverging_run_is_recorded_and_the_study_goes_on(trainer, tmp_path):
+    trainer.fails = {("ml", 0): diverging(5)}
+    rows = make(tmp_path, ["ml", "l1"], [0]).run()
+    assert trainer.runs == [("ml", 0), ("l1", 0)]
+    (row,) = (row for row in rows if row["loss"] == "ml")
+    assert (row["status"], row["diverged_step"], row["diverged_loss"], row["steps"]) == (
+        *("diverged", 5),
+        *("identity", 5),
+    )
+    assert row["rank1"] is None
+    # It would diverge again.
+    make(tmp_path, ["ml", "l1"], [0]).run()
+    assert len(trainer.runs) == 2
+    assert "ml, seed 0: diverged at step 5" in make(tmp_path, ["ml", "l1"], [0]).text()
+
+
+def test_a_stopped_study_goes_on_with_the_run_that_it_was_in(trainer, tmp_path):
+    trainer.fails = {("l1_rmse", 0): Stopped("SIGTERM", "dgnet", 4)}
+    with pytest.raises(Stopped):
+        make(tmp_path).run()
+    assert (
+        make(tmp_path).text().endswith("Not over yet: l1_rmse seed 0, l1 seed 1, l1_rmse seed 1.")
+    )
+    trainer.runs.clear()
+    make(tmp_path).run()
+    assert trainer.runs == [("l1_rmse", 0), ("l1", 1), ("l1_rmse", 1)]
+
+
+def test_wall_time_is_the_sum_over_restarts(trainer, tmp_path):
+    trainer.fails = {("l1", 0): Stopped("SIGTERM", "dgnet", 4)}
+    with pytest.raises(Stopped):
+        make(tmp_path, ["l1"], [0]).run()
+    file = tmp_path / "study" / "runs" / "l1" / "seed_0" / "wall_time.json"
+    assert json.loads(file.read_text())["wall_seconds"] < 60
+    file.write_text('{"wall_seconds": 1000.0}')
+    (row,) = make(tmp_path, ["l1"], [0]).run()
+    assert 1000 <= row["wall_seconds"] < 1060
+
+
+def test_another_configuration_is_refused_with_the_fields_named(trainer, tmp_path):
+    make(tmp_path).run()
+    fields = {"total_steps": 9, "evaluation.fid_dims": 64, "log.every_steps": 3}
+    with pytest.raises(InputError) as caught:
+        make(tmp_path, fields=fields).run()
+    assert set(str(caught.value).splitlines()[1:-1]) == {
+        "  total_steps: 8 there, 9 now",
+        "  evaluation.fid_dims: 2048 there, 64 now",
+    }
+    with pytest.raises(InputError, match=r"losses\.heavy: l1\+2\*mse there, l1\+3\*mse now"):
+        make(tmp_path, {"heavy": "l1+2*mse"}, [0]).run()
+        make(tmp_path, {"heavy": "l1+3*mse"}, [0]).run()
+
+
+def test_a_changed_run_of_the_study_is_refused_with_the_field_named(trainer, tmp_path):
+    make(tmp_path).run()
+    file = tmp_path / "study" / "runs" / "l1" / "seed_0" / "config.json"
+    file.write_text(file.read_text().replace('"batch_size": 8', '"batch_size": 4', 1))
+    with pytest.raises(
+        InputError, match=r"seed_0 holds a run of another(?s:.*)batch_size: 4 there"
+    ):
+        make(tmp_path).run()
+
+
+def test_shards_do_their_parts_and_each_sees_what_is_over(trainer, tmp_path):
+    first = make(tmp_path, shard=(0, 2))
+    assert len(first.run()) == 2
+    assert "Not over yet: l1_rmse seed 0, l1_rmse seed 1." in first.text()
+    assert len(make(tmp_path, shard=(1, 2)).run()) == 4
+    assert sorted(trainer.runs) == [("l1", 0), ("l1", 1), ("l1_rmse", 0), ("l1_rmse", 1)]
+    assert "Not over" not in first.text()
+    assert [row["n"] for row in first.table()] == [2, 2]
+    assert Study.load(tmp_path / "study").table() == first.table()
+
+
+def test_a_run_that_another_process_is_training_is_left_to_it(trainer, tmp_path):
+    trainer.fails = {("l1", 0): InUseError("another process is training in it")}
+    rows = make(tmp_path).run()
+    assert [(row["loss"], row["seed"]) for row in rows] == [
+        *[("l1", 1), ("l1_rmse", 0), ("l1_rmse", 1)]
+    ]
+
+
+def test_runs_without_fid_are_measured_once_there_is_an_inception(trainer, tmp_path):
+    make(tmp_path, ["l1"], [0]).run()
+    fields = {"inception": "inception.safetensors"}
+    (row,) = make(tmp_path, ["l1"], [0], fields=fields).run()
+    assert row["fid_png"] == 100
+    make(tmp_path, ["l1"], [0], fields=fields).run()
+    make(tmp_path, ["l1"], [0]).run()
+    assert len(trainer.runs) == 2
+
+
+def test_a_loss_of_ones_own_is_run_by_its_name(trainer, tmp_path):
+    def mine(target: Any, output: Any) -> Any:
+        return abs(target - output).max()
+
+    rows = make(tmp_path, {"mine": mine, "l1": "l1"}, [0]).run()
+    assert [(row["loss"], row["expression"]) for row in rows] == [("l1", "l1"), ("mine", "custom")]
+    folder = tmp_path / "study" / "runs" / "mine" / "seed_0"
+    assert work_directory.load_config(folder).reconstruction_loss == "mine"
+    # A process that does not know the function reads its results.
+    losses._FUNCTIONS.pop("mine")
+    assert [row["loss"] for row in Study.load(tmp_path / "study").table()] == ["l1", "mine"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_between_two_stages_stops_the_study_at_once(number):
+    before = signal.getsignal(number)
+    with pytest.raises(Stopped, match=number.name) as caught, stopping_at_once():
+        os.kill(os.getpid(), number)
+        time.sleep(60)
+    assert caught.value.signal_name == number.name
+    assert signal.getsignal(number) is before
+
+
+def test_what_trains_no_dgnet_is_refused(tmp_path):
+    for fields in ({"baseline": True}, {"data.generated": "set"}, {"released": "a.safetensors"}):
+        with pytest.raises(InputError):
+            make(tmp_path, fields=fields)
+    with pytest.raises(InputError, match=r"no study in it \(no study\.json\)"):
+        Study.load(tmp_path)
+
+
+def test_the_time_left_is_that_of_the_steps_left_at_the_mean_speed(monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr("time.monotonic", lambda: clock.now)
+    stream = io.StringIO()
+    progress = StudyProgress(4, 100, finished=1, stream=stream)
+    assert progress.seconds_left is None
+    progress.begin("l1", 0)
+    progress.step(60)  # goes on from a checkpoint
+    clock.now = 20.0
+    progress.step(100)
+    # 40 steps took 20 s; 200 are left.
+    assert progress.seconds_left == pytest.approx(100)
+    progress.end()
+    progress.begin("ml", 0)
+    progress.step(0)
+    clock.now = 30.0
+    progress.step(10)
+    progress.end()  # diverged: its other 90 steps are not to come
+    assert progress.seconds_left == pytest.approx(100 * 30 / 50)
+    progress.begin("cos", 0)
+    assert stream.getvalue().splitlines()[-1] == (
+        "study: run 4 of 4 (cos, seed 0) | 75% of all steps | left 01:00"
+    )

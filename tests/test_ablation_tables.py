@@ -1,0 +1,212 @@
+"""Means, differences to l1 with their intervals, and the tables that show them."""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from dgnet_jax.ablation.published import PUBLISHED
+from dgnet_jax.ablation.rendering import to_latex, to_markdown, write_tables
+from dgnet_jax.ablation.results import (
+    FIELDS,
+    read_results,
+    run_directory,
+    write_result,
+    write_results,
+)
+from dgnet_jax.ablation.statistics import paired_difference, spread, statement
+from dgnet_jax.ablation.summary import summarise
+from dgnet_jax.ablation.tables import study_tables
+
+L1 = {0: 20.0, 1: 22.0, 2: 21.0, 3: 23.5, 4: 20.5}
+RMSE = {0: 18.5, 1: 21.0, 2: 19.0, 3: 22.5, 4: 18.0}
+
+
+def row(loss, seed, fid=None, **more):
+    """A finished run's result; `more` overrides."""
+    found = {
+        "expression": loss,
+        "status": "finished",
+        "fid_png": fid,
+        "rank1": None if fid is None else 1 - fid / 100,
+        "mAP": 0.5,
+        "diversity": 0.3,
+        "dims": 768,
+        "generated": 2000,
+        "real": 2000,
+        "steps": 100,
+    }
+    return dict.fromkeys(FIELDS) | found | {"loss": loss, "seed": seed} | more
+
+
+def rows(seeds=5):
+    results = [row("l1", seed, L1[seed]) for seed in range(seeds)]
+    return results + [row("rmse", seed, RMSE[seed]) for seed in range(seeds)]
+
+
+def diverged(loss, seed):
+    return row(loss, seed, status="diverged", diverged_step=40, diverged_loss="identity")
+
+
+def test_the_published_values_are_those_of_the_thesis(shared: Path):
+    text = (shared / "docs" / "dgnet.md").read_text()
+    names = {"0.4*l1+0.6*cos": "l1_cos_weighted"}
+    found = {}
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) == 6 and re.fullmatch(r"[0-9.]+", cells[1]):
+            label = names.get(cells[0], cells[0].replace("+", "_"))
+            found[label] = [float(cell) for cell in cells[1:]]
+    assert len(found) == 12
+    assert {label: list(v.values()) for label, v in PUBLISHED["market1501"].items()} == found
+    for values in PUBLISHED["duke"].values():
+        assert " / ".join(f"{value:.2f}" for value in values.values()) in re.sub(r"\s+", " ", text)
+
+
+def test_the_interval_is_that_of_a_paired_t_test():
+    difference = paired_difference(RMSE, L1)
+    oracle = scipy.stats.ttest_rel(list(RMSE.values()), list(L1.values())).confidence_interval(0.95)
+    assert difference.mean == pytest.approx(-1.6)
+    assert (difference.low, difference.high) == pytest.approx((oracle.low, oracle.high))
+    # Taken as unpaired samples, the same numbers would say nothing.
+    unpaired = scipy.stats.ttest_ind(list(RMSE.values()), list(L1.values()))
+    assert unpaired.confidence_interval(0.95).high > 0 > difference.high
+
+
+def test_only_seeds_that_both_have_are_compared():
+    difference = paired_difference({0: 1.0, 1: 5.0, 9: 100.0}, {0: 0.0, 1: 3.0, 7: -100.0})
+    assert (difference.mean, difference.n) == (1.5, 2)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({}, "no seed in common with l1"),
+        ({0: 1.0}, "one seed: nothing can be said"),
+        ({0: 21.0, 1: 23.1}, "above l1; 2 seeds: a wide interval"),
+        ({0: 21.0, 1: 33.0}, "not told apart from l1; 2 seeds: a wide interval"),
+        ({seed: value - 1 - seed / 100 for seed, value in L1.items()}, "below l1"),
+    ],
+)
+def test_what_can_be_said_depends_on_the_number_of_seeds(values, said):
+    assert statement(paired_difference(values, L1)) == said
+
+
+def test_the_spread_is_the_sample_standard_deviation():
+    assert spread([1.0, 2.0, 4.0]) == pytest.approx((7 / 3, np.std([1, 2, 4], ddof=1), 3))
+    assert spread([3.0]) == (3.0, None, 1)
+    assert spread([]) == (None, None, 0)
+
+
+def test_a_summary_has_a_row_for_each_loss():
+    found = {s.label: s.as_row() for s in summarise([*rows(), diverged("ml", 0), row("cos", 0)])}
+    assert list(found) == ["l1", "rmse", "ml", "cos"]
+    rmse = found["rmse"]
+    assert (rmse["n"], rmse["diverged"], rmse["fid_n"], rmse["fid_pairs"]) == (5, 0, 5, 5)
+    assert rmse["fid_mean"] == pytest.approx(19.8)
+    assert rmse["fid_difference"] == pytest.approx(-1.6)
+    assert rmse["rank1_difference"] == pytest.approx(0.016)
+    assert "fid_difference" not in found["l1"]
+    assert (found["ml"]["n"], found["ml"]["diverged"], found["ml"]["fid_mean"]) == (0, 1, None)
+    # Finished, but without FID.
+    assert (found["cos"]["n"], found["cos"]["fid_n"], found["cos"]["mAP_n"]) == (1, 0, 1)
+
+
+def test_published_values_stand_beside_the_measured_ones_and_the_best_of_each_is_bold():
+    (single, _, _) = study_tables(rows(), "market1501")
+    assert single.name == "single_losses"
+    by_loss = {cells[0].text: dict(zip(single.head, cells, strict=True)) for cells in single.rows}
+    assert by_loss["l1"]["FID (PNG)"].text == "21.40 ± 1.39"
+    assert by_loss["rmse"]["FID (PNG)"] == ("19.80 ± 1.89", True)
+    assert not by_loss["l1"]["FID (PNG)"].bold
+    # Published: the lower FID is rmse's, the better mAP l1's; measured mAPs are equal.
+    assert by_loss["rmse"]["FID (published)"] == ("19.65", True)
+    assert by_loss["l1"]["mAP (published)"] == ("75.96", True)
+    assert by_loss["rmse"]["mAP (published)"] == ("75.19", False)
+    notes = " ".join(single.notes)
+    assert "not measured here" in notes
+    assert "768 features, 2000 generated against 2000 real" in notes
+    assert "not comparable with the published one of 2048" in notes
+
+
+def test_another_data_set_has_its_own_published_values_or_none():
+    (single, *_) = study_tables(rows(), "duke")
+    assert "20.84" in to_markdown(single) and "19.68" not in to_markdown(single)
+    (single, *_) = study_tables(rows(), "msmt17")
+    assert not any("published" in title for title in single.head)
+
+
+def test_a_diverged_run_is_shown_with_its_step():
+    results = [*rows(2), row("ml", 0, 300.0), diverged("ml", 1), diverged("cos", 0)]
+    (single, *_) = study_tables(results, "market1501")
+    by_loss = {cells[0].text: cells for cells in single.rows}
+    assert by_loss["ml"][1].text == "1 of 2"
+    assert by_loss["ml"][2].text == "300.00"
+    assert [cell.text for cell in by_loss["cos"][1:3]] == ["0 of 1", "diverged"]
+    assert "ml, seed 1: diverged at step 40 (identity was not finite)." in single.notes
+
+
+def test_fusions_and_losses_of_ones_own_have_tables_with_l1_beside_them():
+    results = [
+        *rows(1),
+        row("l1_rmse", 0, 17.0, expression="l1+rmse"),
+        row("0.5l1_2rmse", 0, 16.0, expression="0.5*l1+2*rmse"),
+        row("mine", 0, 15.0, expression="custom"),
+        row("heavy", 0, 15.0, expression="l1+3*mse"),
+    ]
+    tables = {table.name: table for table in study_tables(results, "market1501")}
+    assert list(tables) == [
+        *("single_losses", "fusions", "other_losses", "more_measures", "difference_to_l1")
+    ]
+    assert [cells[0].text for cells in tables["fusions"].rows] == ["l1", "l1+rmse"]
+    names = [cells[0].text for cells in tables["other_losses"].rows]
+    assert names == ["l1", "0.5*l1+2*rmse", "mine", "heavy (l1+3*mse)"]
+
+
+def test_the_difference_table_says_that_one_seed_says_nothing():
+    table = study_tables(rows(1), "market1501")[-1]
+    assert [cell.text for cell in table.rows[0]][:3] == [
+        *("rmse", "−1.50", "one seed: nothing can be said")
+    ]
+    table = study_tables(rows(5), "market1501")[-1]
+    assert re.fullmatch(r"−1\.60 \[−[0-9.]+, −[0-9.]+\]", table.rows[0][1].text)
+    assert table.rows[0][2].text == "below l1"
+
+
+def test_markdown_and_latex_are_well_formed(tmp_path: Path):
+    results = [*rows(2), row("l1_cos_weighted", 0, 17.0, expression="0.4*l1+0.6*cos")]
+    tables = study_tables(results, "market1501")
+    write_tables(tmp_path, tables)
+    for table in tables:
+        lines = [line for line in to_markdown(table).splitlines() if line.startswith("|")]
+        assert len(lines) == 2 + len(table.rows)
+        assert {line.count("|") for line in lines} == {len(table.head) + 1}
+        latex = (tmp_path / f"{table.name}.tex").read_text()
+        assert latex.strip() == to_latex(table)
+        body = latex[latex.index(r"\midrule") : latex.index(r"\bottomrule")]
+        assert {line.count("&") for line in body.splitlines()[1:-1]} == {len(table.head) - 1}
+        assert not re.search(r"(?<!\\)[%_#]", latex)
+    assert r"0.4\*l1+0.6\*cos" in (tmp_path / "fusions.md").read_text()
+
+
+def test_results_are_one_row_a_run_as_csv_and_json(tmp_path: Path):
+    for result in reversed(rows(2)):
+        folder = run_directory(tmp_path, result["loss"], result["seed"])
+        folder.mkdir(parents=True)
+        more = {"versions": {"jax": "1", "numpy": "2"}, "mINP": float("nan")}
+        write_result(folder, result | more)
+    found = read_results(tmp_path)
+    assert [(r["loss"], r["seed"]) for r in found] == [
+        *[("l1", 0), ("l1", 1), ("rmse", 0), ("rmse", 1)]
+    ]
+    write_results(tmp_path, found)
+    assert json.loads((tmp_path / "results.json").read_text()) == found
+    assert found[0]["mINP"] is None
+    with (tmp_path / "results.csv").open() as stream:
+        table = list(csv.DictReader(stream))
+    assert tuple(table[0]) == FIELDS
+    assert table[3]["fid_png"] == "21.0" and table[3]["versions"] == "jax 1, numpy 2"
