@@ -70,8 +70,8 @@ def main(argv: list[str]) -> None:
     elif _MODE.value == "ablate":
         from dgnet_jax.ablation.command import ablate
 
-        plan = (ablation_flags.LOSSES, ablation_flags.SEEDS, ablation_flags.SHARD)
-        table = ablate(config, _WORKDIR.value, *(flag.value for flag in plan))
+        losses, seeds = ablation_flags.LOSSES.value, ablation_flags.SEEDS.value
+        table = ablate(config, _WORKDIR.value, losses, seeds, ablation_flags.SHARD.value)
     elif _MODE.value == "generate":
         from dgnet_jax.generate.command import generate
 
