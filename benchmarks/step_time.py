@@ -27,8 +27,9 @@ from dgnet_jax.data.pipeline import gather_pairs
 from dgnet_jax.data.sampling import PairSampler
 from dgnet_jax.models import build_networks
 from dgnet_jax.parallel import place
+from dgnet_jax.shared import make_train_step
 from dgnet_jax.state import make_optimizers
-from dgnet_jax.trainer import initial_state, make_train_step
+from dgnet_jax.trainer import initial_state
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/, with its variant.")
 _BATCH = flags.DEFINE_integer("batch", None, "Images per direction; the config's by default.")

@@ -1,7 +1,7 @@
 """Training of DG-Net in a work directory."""
 
 from collections.abc import Callable
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,35 +16,30 @@ from dgnet_jax import workdir as work_directory
 from dgnet_jax.baseline import train_baseline
 from dgnet_jax.compilation import use_compilation_cache
 from dgnet_jax.convert import load_backbone
-from dgnet_jax.data.augment import augment, random_erasing
-from dgnet_jax.data.pipeline import ReidData, gather_pairs, open_data
+from dgnet_jax.data.pipeline import ReidData, gather_pairs
 from dgnet_jax.data.sampling import PairSampler
 from dgnet_jax.errors import InputError
-from dgnet_jax.evaluator import Evaluator
 from dgnet_jax.evaluator import evaluate as evaluate
 from dgnet_jax.figures import save_png
 from dgnet_jax.loop import DGNET_STAGE, Metrics, Stage, run_stage
-from dgnet_jax.models import Networks, build_networks
-from dgnet_jax.parallel import Placement, place
+from dgnet_jax.models import Networks
+from dgnet_jax.parallel import Placement
 from dgnet_jax.run_log import RunLog
 from dgnet_jax.schedules import first_active_step
+from dgnet_jax.shared import Shared, seed_key
 from dgnet_jax.state import (
     Optimizers,
     Params,
     TrainState,
     create_state,
     init_parameters,
-    make_optimizers,
 )
 from dgnet_jax.swaps import Painter
 from dgnet_jax.teacher import load_teacher, log_start, train_teacher
-from dgnet_jax.train_step import Batch, StepRandomness, make_update
 
 STAGE = DGNET_STAGE
 # Fields that may change between a run and its continuation.
 RESUMABLE = ("total_steps", "evaluation", "log", "report", "data.root", "released", "inception")
-# Fields in which the runs that share a `Shared` may differ from each other.
-SHARED_AMONG = ("seed", "reconstruction_loss", "teacher.checkpoint")
 # What the progress line shows, most telling first.
 SHOWN = (
     "self_reconstruction",
@@ -55,111 +50,6 @@ SHOWN = (
     "cycle",
     "teacher",
 )
-
-
-def make_train_step(
-    config: ml_collections.ConfigDict, networks: Networks, optimizers: Optimizers
-) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
-    """Builds the pure step (state, teacher, {"images" uint8, "labels"}) -> (state, losses).
-
-    It augments on the device and draws all its randomness from (config.seed, state.step). A fourth
-    argument, `seed_key(config)` of another configuration, takes the place of config.seed: compiled
-    with it, one step serves all seeds.
-    images: (batch, 4, rows, columns, 3), in the order of `train_step.Batch`; labels: (batch, 2).
-    """
-    update = make_update(config, networks, optimizers)
-    settings = config.augment
-    own_key = seed_key(config)
-
-    def step(
-        state: TrainState, teacher: Params, batch: Any, key_data: Any = own_key
-    ) -> tuple[TrainState, dict[str, jax.Array]]:
-        key = jax.random.fold_in(jax.random.wrap_key_data(key_data), state.step)
-        augment_key, erase_key, dropout_key, coin_key = jax.random.split(key, 4)
-        images = augment(
-            augment_key,
-            batch["images"],
-            height=config.data.height,
-            width=config.data.width,
-            pad=settings.pad,
-            mirror_probability=settings.mirror_probability,
-        )
-        erased = None
-        if settings.erasing_probability:
-            erased = random_erasing(
-                erase_key,
-                images,
-                probability=settings.erasing_probability,
-                area=tuple(settings.erasing_area),
-                aspect=settings.erasing_aspect,
-                attempts=settings.erasing_attempts,
-            )
-        coin = StepRandomness(dropout_key, jax.random.bernoulli(coin_key))
-        return update(state, teacher, Batch(images, erased, batch["labels"]), coin)
-
-    return step
-
-
-def seed_key(config: ml_collections.ConfigDict) -> np.ndarray:
-    """The key of `config.seed` as plain uint32 numbers, which go to all devices as others do."""
-    return np.asarray(jax.random.key_data(jax.random.key(config.seed)))
-
-
-class Shared:
-    """What runs of one process have in common if they differ in seed and loss alone.
-
-    Each part is made when it is first asked for, and kept.
-
-    Attributes:
-        config: of one of the runs.
-        placement: on the devices.
-        teacher: its variables, where they are there already; else each run gets its own.
-    """
-
-    def __init__(self, config: ml_collections.ConfigDict, teacher: Params | None = None) -> None:
-        self.config, self.teacher = config, teacher
-        self.placement = place()
-        self._steps: dict[str, Callable[..., Any]] = {}
-
-    @cached_property
-    def data(self) -> ReidData:
-        """The data set, decoded once."""
-        return open_data(self.config)
-
-    @cached_property
-    def networks(self) -> Networks:
-        """The modules."""
-        return build_networks(self.config, self.data.num_identities)
-
-    @cached_property
-    def optimizers(self) -> Optimizers:
-        """Of all networks."""
-        return make_optimizers(self.config)
-
-    @cached_property
-    def evaluator(self) -> Evaluator:
-        """Ranks the gallery; compiled once."""
-        return Evaluator(self.config, self.networks, self.data, self.placement)
-
-    def step(self, config: ml_collections.ConfigDict) -> Callable[..., Any]:
-        """(state, teacher, batch, seed_key) -> (state, losses), compiled once for each loss."""
-        loss = config.reconstruction_loss
-        if loss not in self._steps:
-            replicated, sharded = self.placement.replicated, self.placement.sharded
-            self._steps[loss] = jax.jit(
-                make_train_step(config, self.networks, self.optimizers),
-                in_shardings=(replicated, replicated, sharded, replicated),
-                out_shardings=replicated,
-                donate_argnums=0,
-            )
-        return self._steps[loss]
-
-    def check(self, config: ml_collections.ConfigDict) -> None:
-        """Raises ValueError if a run of `config` cannot share this."""
-        present = work_directory.as_json(self.config)
-        lines = work_directory.differences(present, config, SHARED_AMONG)
-        if lines:
-            raise ValueError("runs that share must not differ in\n" + "\n".join(lines))
 
 
 def initial_state(

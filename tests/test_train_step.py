@@ -14,9 +14,9 @@ from tiny import FAST_COMPILATION, IDENTITIES, tiny_config, tiny_state, tiny_tea
 
 from dgnet_jax.models import build_networks
 from dgnet_jax.parallel import place
+from dgnet_jax.shared import make_train_step
 from dgnet_jax.state import PARTS, make_optimizers
 from dgnet_jax.train_step import Batch, Generator, StepRandomness, make_update
-from dgnet_jax.trainer import make_train_step
 
 pytestmark = pytest.mark.slow
 

@@ -65,8 +65,8 @@ from dgnet_jax.ablation.wall_time import WallTime
 from dgnet_jax.compilation import use_compilation_cache
 from dgnet_jax.errors import DivergedError, InputError
 from dgnet_jax.parallel import from_first_process
+from dgnet_jax.shared import Shared
 from dgnet_jax.teacher import load_teacher
-from dgnet_jax.trainer import Shared
 from dgnet_jax.workdir import InUseError
 
 TEACHER, FEATURES = "teacher", "real_features.npz"

@@ -1,0 +1,126 @@
+"""The compiled step of training, and the rest that runs of one process can share."""
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from dgnet_jax import workdir as work_directory
+from dgnet_jax.data.augment import augment, random_erasing
+from dgnet_jax.data.pipeline import ReidData, open_data
+from dgnet_jax.evaluator import Evaluator
+from dgnet_jax.models import Networks, build_networks
+from dgnet_jax.parallel import place
+from dgnet_jax.state import Optimizers, Params, TrainState, make_optimizers
+from dgnet_jax.train_step import Batch, StepRandomness, make_update
+
+# Fields in which the runs that share a `Shared` may differ from each other.
+SHARED_AMONG = ("seed", "reconstruction_loss", "teacher.checkpoint")
+
+
+def make_train_step(
+    config: ml_collections.ConfigDict, networks: Networks, optimizers: Optimizers
+) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
+    """Builds the pure step (state, teacher, {"images" uint8, "labels"}) -> (state, losses).
+
+    It augments on the device and draws all its randomness from (config.seed, state.step). A fourth
+    argument, `seed_key(config)` of another configuration, takes the place of config.seed: compiled
+    with it, one step serves all seeds.
+    images: (batch, 4, rows, columns, 3), in the order of `train_step.Batch`; labels: (batch, 2).
+    """
+    update = make_update(config, networks, optimizers)
+    settings = config.augment
+    own_key = seed_key(config)
+
+    def step(
+        state: TrainState, teacher: Params, batch: Any, key_data: Any = own_key
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        key = jax.random.fold_in(jax.random.wrap_key_data(key_data), state.step)
+        augment_key, erase_key, dropout_key, coin_key = jax.random.split(key, 4)
+        images = augment(
+            augment_key,
+            batch["images"],
+            height=config.data.height,
+            width=config.data.width,
+            pad=settings.pad,
+            mirror_probability=settings.mirror_probability,
+        )
+        erased = None
+        if settings.erasing_probability:
+            erased = random_erasing(
+                erase_key,
+                images,
+                probability=settings.erasing_probability,
+                area=tuple(settings.erasing_area),
+                aspect=settings.erasing_aspect,
+                attempts=settings.erasing_attempts,
+            )
+        coin = StepRandomness(dropout_key, jax.random.bernoulli(coin_key))
+        return update(state, teacher, Batch(images, erased, batch["labels"]), coin)
+
+    return step
+
+
+def seed_key(config: ml_collections.ConfigDict) -> np.ndarray:
+    """The key of `config.seed` as plain uint32 numbers, which go to all devices as others do."""
+    return np.asarray(jax.random.key_data(jax.random.key(config.seed)))
+
+
+class Shared:
+    """What runs of one process have in common if they differ in seed and loss alone.
+
+    Each part is made when it is first asked for, and kept.
+
+    Attributes:
+        config: of one of the runs.
+        placement: on the devices.
+        teacher: its variables, where they are there already; else each run gets its own.
+    """
+
+    def __init__(self, config: ml_collections.ConfigDict, teacher: Params | None = None) -> None:
+        self.config, self.teacher = config, teacher
+        self.placement = place()
+        self._steps: dict[str, Callable[..., Any]] = {}
+
+    @cached_property
+    def data(self) -> ReidData:
+        """The data set, decoded once."""
+        return open_data(self.config)
+
+    @cached_property
+    def networks(self) -> Networks:
+        """The modules."""
+        return build_networks(self.config, self.data.num_identities)
+
+    @cached_property
+    def optimizers(self) -> Optimizers:
+        """Of all networks."""
+        return make_optimizers(self.config)
+
+    @cached_property
+    def evaluator(self) -> Evaluator:
+        """Ranks the gallery; compiled once."""
+        return Evaluator(self.config, self.networks, self.data, self.placement)
+
+    def step(self, config: ml_collections.ConfigDict) -> Callable[..., Any]:
+        """(state, teacher, batch, seed_key) -> (state, losses), compiled once for each loss."""
+        loss = config.reconstruction_loss
+        if loss not in self._steps:
+            replicated, sharded = self.placement.replicated, self.placement.sharded
+            self._steps[loss] = jax.jit(
+                make_train_step(config, self.networks, self.optimizers),
+                in_shardings=(replicated, replicated, sharded, replicated),
+                out_shardings=replicated,
+                donate_argnums=0,
+            )
+        return self._steps[loss]
+
+    def check(self, config: ml_collections.ConfigDict) -> None:
+        """Raises ValueError if a run of `config` cannot share this."""
+        present = work_directory.as_json(self.config)
+        lines = work_directory.differences(present, config, SHARED_AMONG)
+        if lines:
+            raise ValueError("runs that share must not differ in\n" + "\n".join(lines))
