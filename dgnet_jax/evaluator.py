@@ -1,4 +1,4 @@
-"""Evaluation of a trained DG-Net: one call measures everything and writes one file.
+"""Evaluation of a trained DG-Net or baseline: one call measures everything and writes one file.
 
 `evaluation.json` and the pictures beside it are made anew by each evaluation. Nothing else in the
 work directory is changed, so a run may be evaluated while it is training.
@@ -37,7 +37,7 @@ from dgnet_jax.evaluation.retrieval import embed_split, evaluate_retrieval
 from dgnet_jax.evaluation.variants import Embedded, Ranked, main_variant, rank, variants
 from dgnet_jax.figures import save_png
 from dgnet_jax.forward import Forward
-from dgnet_jax.inference import DGNet, load_model
+from dgnet_jax.inference import Baseline, DGNet, load_baseline, load_model
 from dgnet_jax.loop import Metrics
 from dgnet_jax.models import Networks
 from dgnet_jax.parallel import Placement
@@ -99,7 +99,7 @@ def evaluate(
     """
     use_compilation_cache()
     data = open_data(config)
-    model = load_model(config, workdir, step)
+    model = _load(config, workdir, step)
     query, gallery = (embed_split(model.embeddings, split) for split in (data.query, data.gallery))
     return rank(main_variant(config), query, gallery).metrics
 
@@ -115,6 +115,8 @@ def evaluate_fully(
     config_name: str = "",
 ) -> Report:
     """Measures a checkpoint in all ways, writes the report and draws ranked lists and CMC curves.
+
+    Of the re-ID baseline (`config.baseline`) only the ranking.
 
     Args:
         config: as for `evaluate`, complete: of a file of `configs/` (`configs/trained.py` for a
@@ -146,7 +148,7 @@ def evaluate_fully(
     # Before the long part: what is wrong is told at once.
     ways = variants(config, multi_query=data.dataset.multi_query is not None)
     chosen = named_queries(queries, data.query.paths)
-    model = load_model(config, workdir, step)
+    model = _load(config, workdir, step)
     query, gallery = (embed_split(model.embeddings, split) for split in (data.query, data.gallery))
     more = data.multi_query
     multi_query = None if more is None else embed_split(model.embeddings, more)
@@ -156,7 +158,9 @@ def evaluate_fully(
     for variant in ways:
         rows.append(rank(variant, query, gallery, multi_query))
         logging.info("ranked by %s in %.1f s", variant.name, rows[-1].seconds)
-    images = dict(image_metrics(config, model, data)) if image_metrics else {}
+    images: dict[str, Any] = {}
+    if image_metrics and isinstance(model, DGNet):
+        images = dict(image_metrics(config, model, data))
 
     pictures = {}
     if jax.process_index() == 0:
@@ -168,7 +172,7 @@ def evaluate_fully(
         "source": model.source,
         "step": model.step,
         "identities": model.num_identities,
-        "reconstruction_loss": config.reconstruction_loss,
+        "reconstruction_loss": None if config.get("baseline") else config.reconstruction_loss,
         "config": config_name,
         "ranking": [row.as_json() for row in rows],
         "counts": _counts(rows),
@@ -197,6 +201,19 @@ def write_report(report: Report, file: str | Path) -> None:
         strict = json.loads(json.dumps(report), parse_constant=lambda _: None)
         temporary.write_text(json.dumps(strict, indent=2) + "\n", encoding="utf-8")
     logging.info("wrote %s", file)
+
+
+def _load(
+    config: ml_collections.ConfigDict, workdir: str | Path | None, step: int | None
+) -> DGNet | Baseline:
+    if not config.get("baseline"):
+        return load_model(config, workdir, step)
+    if config.get("released"):
+        raise InputError(
+            f"--config.released={config.released}: a DG-Net, but the configuration is the "
+            "baseline's; leave one of them out"
+        )
+    return load_baseline(config, workdir, step)
 
 
 def _trained_on(config: ml_collections.ConfigDict, workdir: str | Path) -> str:
@@ -260,7 +277,7 @@ def _is_share(name: str) -> bool:
 
 def _draw(
     config: ml_collections.ConfigDict,
-    model: DGNet,
+    model: DGNet | Baseline,
     data: ReidData,
     rows: Sequence[Ranked],
     embedded: tuple[Embedded, Embedded],

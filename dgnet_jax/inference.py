@@ -181,6 +181,39 @@ class TeacherModel:
         }
 
 
+@dataclass(frozen=True, eq=False)
+class Baseline:
+    """A run of the re-ID baseline: it ranks as a `DGNet` does, and paints nothing.
+
+    Attributes:
+        teacher: its network.
+        step: of its training.
+    """
+
+    teacher: TeacherModel
+    step: int
+
+    @property
+    def num_identities(self) -> int:
+        """Identities that it was trained with."""
+        return self.teacher.num_identities
+
+    @property
+    def source(self) -> str:
+        """The work directory that it came from."""
+        return self.teacher.source
+
+    @property
+    def name(self) -> str:
+        """For captions: where it is from, and its step."""
+        return f"{Path(self.source).absolute().name} step {self.step}"
+
+    def embeddings(self, images: np.ndarray) -> np.ndarray:
+        """Its one embedding in the place of the prime and of the fine one: (n, 2, dim) float32."""
+        found = self.teacher.embeddings(images)
+        return np.stack([found, found], axis=1)
+
+
 def load_model(
     config: ml_collections.ConfigDict, workdir: str | Path | None, step: int | None = None
 ) -> DGNet:
@@ -205,8 +238,8 @@ def load_model(
         return _load_released(config, released, placement)
     if config.get("baseline"):
         raise InputError(
-            f"--workdir={workdir}: a run of the re-ID baseline, which has no generator; its "
-            "training has printed its ranking, which metrics.jsonl holds too"
+            f"--workdir={workdir}: a run of the re-ID baseline, which has no generator; "
+            "--mode=evaluate ranks with it"
         )
     directory = _stage_folder(workdir, DGNET_STAGE)
     with Checkpoints(directory, read_only=True) as checkpoints:
@@ -248,23 +281,49 @@ def load_teacher_model(
     if not source:
         raise InputError("--config.teacher.checkpoint is empty, and there is no work directory")
     flag = "--config.teacher.checkpoint" if checkpoint else "--workdir"
+    model, step = _restore_teacher(config, str(source), None, flag, placement)
+    planned = load_config(str(source)).teacher.total_steps
+    if step < planned:
+        raise InputError(
+            f"the teacher in {source} is unfinished, at step {step} of {planned}; run its "
+            "training to the end first"
+        )
+    return model
+
+
+def load_baseline(
+    config: ml_collections.ConfigDict, workdir: str | Path | None, step: int | None = None
+) -> Baseline:
+    """The re-ID baseline of a work directory, finished or still training.
+
+    Args:
+        config, workdir, step: as `load_model`'s, of a run with `config.baseline`.
+
+    Raises:
+        InputError: there is no such run or checkpoint, or it is of another network.
+    """
+    use_compilation_cache()
+    return Baseline(*_restore_teacher(config, workdir, step, "--workdir", place()))
+
+
+def _restore_teacher(
+    config: ml_collections.ConfigDict,
+    source: str | Path | None,
+    step: int | None,
+    flag: str,
+    placement: Placement,
+) -> tuple[TeacherModel, int]:
+    """The teacher of a work directory, named by `flag`, and its step."""
     directory = _stage_folder(source, TEACHER_STAGE, flag)
-    saved = load_config(str(source))
-    refuse_other_network(config, saved, Path(str(source)))
+    refuse_other_network(config, load_config(str(source)), Path(str(source)))
     with Checkpoints(directory, read_only=True) as checkpoints:
-        step = checkpoints.choose_step()
-        planned = saved.teacher.total_steps
-        if step < planned:
-            raise InputError(
-                f"the teacher in {source} is unfinished, at step {step} of {planned}; run its "
-                "training to the end first"
-            )
+        step = checkpoints.choose_step(step)
         identities = _identities(checkpoints, step, "params.head.classifier.kernel")
         network = build_teacher(config, identities)
         images = jnp.zeros((2, config.data.height, config.data.width, 3))
         wanted = dict(jax.eval_shape(network.init, jax.random.key(0), images))
         variables = checkpoints.restore_part(_placed(wanted, placement), step)
-    return TeacherModel(config, network, variables, str(source), placement)
+    return TeacherModel(config, network, variables, str(source), placement), step
 
 
 def _load_released(config: ml_collections.ConfigDict, path: str, placement: Placement) -> DGNet:

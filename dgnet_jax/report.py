@@ -43,7 +43,7 @@ def evaluation_table(report: Mapping[str, Any]) -> str:
         body,
         f"{_counts(report['counts'])}. {_NOTE}",
         f"Trained on {report['trained_on']} ({report['identities']} identities, step "
-        f"{report['step']}, {report['reconstruction_loss']}), evaluated on "
+        f"{report['step']}, {report['reconstruction_loss'] or 'baseline'}), evaluated on "
         f"{report['evaluated_on']} ({report['data_root']}).",
     ]
     if "multi_query_images" not in report["counts"]:

@@ -11,14 +11,17 @@ from processes import tiny_data
 from tiny import FAST_COMPILATION, tiny_config, tiny_teacher
 from trained import save_run
 
-from dgnet_jax import train
+from configs import trained
+from dgnet_jax import evaluate, train
 from dgnet_jax.data.datasets import load_dataset
 from dgnet_jax.data.pipeline import ReidData
 from dgnet_jax.errors import InputError
+from dgnet_jax.evaluator import evaluate_fully
 from dgnet_jax.generate.dataset import DatasetSettings, generate_dataset
 from dgnet_jax.generate.training_data import MixedData
 from dgnet_jax.inference import load_model, load_teacher_model
 from dgnet_jax.models import build_networks
+from dgnet_jax.report import evaluation_table
 from dgnet_jax.teacher import TeacherState, make_optimizer, make_step
 
 IDENTITIES = 5
@@ -160,6 +163,30 @@ def test_a_baseline_trains_on_generated_images_and_serves_as_a_teacher(
     assert 0 < metrics["mAP"] <= 1
     assert load_teacher_model(config, tmp_path).num_identities == IDENTITIES
     assert not (tmp_path / "dgnet").exists()
+
+    found = evaluate_fully(trained.get_config(str(tmp_path)), tmp_path)
+    main, reranked = found["ranking"]
+    assert main["metrics"] == pytest.approx(metrics)
+    assert reranked["reranking"] is not None and reranked["alpha"] == 0
+    assert found["generated_images"] == {}
+    assert f"step {config.teacher.total_steps}, baseline)" in evaluation_table(found)
+
+
+def test_a_baseline_is_evaluated_on_people_it_was_not_trained_with(root, tmp_path):
+    save_run(tmp_path, {"baseline": True, "data.name": "market1501"})
+    other = trained.get_config(str(tmp_path))
+    other.data.name, other.data.root = "folder", str(root)
+    found = evaluate_fully(other, tmp_path)
+    assert (found["trained_on"], found["evaluated_on"]) == ("market1501", "folder")
+    assert (tmp_path / "evaluation_on_folder.json").is_file()
+    assert 0 < found["ranking"][0]["metrics"]["mAP"] <= 1
+
+
+def test_released_weights_are_no_baseline(root, tmp_path):
+    fields = {"baseline": True, "released": "dgnet.safetensors", "data.name": "folder"}
+    config = tiny_config({**fields, "data.root": str(root)})
+    with pytest.raises(InputError, match="the configuration is the baseline's"):
+        evaluate(config, tmp_path)
 
 
 def test_dgnet_itself_refuses_generated_images(generated, tmp_path):

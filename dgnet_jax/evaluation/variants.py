@@ -93,8 +93,8 @@ class Ranked(NamedTuple):
 
 
 def main_variant(config: ml_collections.ConfigDict) -> Variant:
-    """The one that is compared with published numbers."""
-    return Variant(alpha=config.evaluation.alpha)
+    """The one that is compared with published numbers; the baseline has one embedding only."""
+    return Variant(alpha=0.0 if config.get("baseline") else config.evaluation.alpha)
 
 
 def variants(config: ml_collections.ConfigDict, *, multi_query: bool) -> list[Variant]:
@@ -114,7 +114,9 @@ def variants(config: ml_collections.ConfigDict, *, multi_query: bool) -> list[Va
             "above, such as 0.5."
         )
     main = main_variant(config)
-    rows = [main, Variant(0.0), Variant(settings.alpha, fine_only=True)]
+    rows = [main]
+    if not config.get("baseline"):
+        rows += [Variant(0.0), Variant(settings.alpha, fine_only=True)]
     if settings.rerank:
         reranking = KReciprocal(settings.rerank_k1, settings.rerank_k2, settings.rerank_lambda)
         try:
