@@ -21,6 +21,7 @@ from dgnet_jax.ablation.results import (
 from dgnet_jax.ablation.statistics import paired_difference, spread, statement
 from dgnet_jax.ablation.summary import summarise
 from dgnet_jax.ablation.tables import study_tables
+from dgnet_jax.errors import InputError
 
 L1 = {0: 20.0, 1: 22.0, 2: 21.0, 3: 23.5, 4: 20.5}
 RMSE = {0: 18.5, 1: 21.0, 2: 19.0, 3: 22.5, 4: 18.0}
@@ -160,7 +161,8 @@ def test_fusions_and_losses_of_ones_own_have_tables_with_l1_beside_them():
     ]
     tables = {table.name: table for table in study_tables(results, "market1501")}
     assert list(tables) == [
-        *("single_losses", "fusions", "other_losses", "more_measures", "difference_to_l1")
+        *("single_losses", "fusions", "other_losses", "more_measures", "difference_to_l1"),
+        "order_of_losses",
     ]
     assert [cells[0].text for cells in tables["fusions"].rows] == ["l1", "l1+rmse"]
     names = [cells[0].text for cells in tables["other_losses"].rows]
@@ -191,6 +193,38 @@ def test_markdown_and_latex_are_well_formed(tmp_path: Path):
         assert {line.count("&") for line in body.splitlines()[1:-1]} == {len(table.head) - 1}
         assert not re.search(r"(?<!\\)[%_#]", latex)
     assert r"0.4\*l1+0.6\*cos" in (tmp_path / "fusions.md").read_text()
+
+
+def test_the_order_of_losses_stands_beside_the_published_one():
+    # Published FID: l1_rmse 15.63, l1_mse 17.99, rmse 19.65, l1 19.68, mse 21.40.
+    measured = {"l1": 4.0, "rmse": 3.0, "l1_rmse": 1.0, "mse": 2.0, "mine": 0.5}
+    results = [row(label, 0, fid, fid_jpeg=-fid) for label, fid in measured.items()]
+    (table,) = (t for t in study_tables(results, "market1501") if t.name == "order_of_losses")
+    published = ["FID (published)", "mAP", "mAP (published)"]
+    assert table.head == ["place", "FID (PNG)", "FID (JPEG)", *published]
+    columns = {
+        title: [cells[index].text for cells in table.rows] for index, title in enumerate(table.head)
+    }
+    assert columns["place"] == ["1", "2", "3", "4"]
+    assert columns["FID (PNG)"] == ["l1_rmse", "mse", "rmse", "l1"]
+    assert columns["FID (JPEG)"] == ["l1", "rmse", "mse", "l1_rmse"]
+    assert columns["FID (published)"] == ["l1_rmse", "rmse", "l1", "mse"]
+    # Of six pairs, mse is on the wrong side of two: (4 - 2) / 6. mAP is the same for all.
+    assert "FID (PNG) +0.33, FID (JPEG) −0.33 (" in table.notes[1]
+
+
+def test_two_losses_have_no_order():
+    assert "order_of_losses" not in [t.name for t in study_tables(rows(), "market1501")]
+    three = [row(label, 0, 1.0) for label in ("l1", "mse", "rmse")]
+    assert "order_of_losses" not in [t.name for t in study_tables(three, "msmt17")]
+
+
+def test_a_broken_result_is_named(tmp_path: Path):
+    folder = run_directory(tmp_path, "l1", 0)
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text('{"loss": ')
+    with pytest.raises(InputError, match=r"seed_0/result\.json: not valid JSON .*Delete it"):
+        read_results(tmp_path)
 
 
 def test_results_are_one_row_a_run_as_csv_and_json(tmp_path: Path):

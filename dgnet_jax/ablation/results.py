@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dgnet_jax.atomic import replacing
+from dgnet_jax.errors import InputError
 from dgnet_jax.losses import FUSIONS, LOSSES
 
 Row = dict[str, Any]
@@ -73,11 +74,20 @@ def write_result(folder: Path, row: Mapping[str, Any]) -> None:
 
 
 def read_result(folder: Path) -> Row | None:
-    """A run's result, or None if it is not over."""
+    """A run's result, or None if it is not over.
+
+    Raises:
+        InputError: the file is not JSON.
+    """
+    path = folder / FILE
     try:
-        return json.loads((folder / FILE).read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
+    except ValueError as error:
+        raise InputError(
+            f"{path}: not valid JSON ({error}). Delete it to have the run measured again."
+        ) from error
 
 
 def read_results(study: Path) -> list[Row]:

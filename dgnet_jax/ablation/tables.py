@@ -6,6 +6,7 @@ best of each column is bold.
 
 from collections.abc import Mapping, Sequence
 
+from dgnet_jax.ablation.ordering import ordering_table
 from dgnet_jax.ablation.points import CUSTOM, label_of
 from dgnet_jax.ablation.published import PUBLISHED
 from dgnet_jax.ablation.rendering import Cell, Table
@@ -19,6 +20,11 @@ _THESIS = ("fid", "fid_jpeg", "rank1", "rank5", "rank10", "mAP")
 _DIFFERENCES = ("fid", "fid_jpeg", "rank1", "mAP")
 _MORE = tuple(metric.name for metric in METRICS if metric.name not in _THESIS)
 _PUBLISHED = {"fid": "FID", "rank1": "Rank@1", "rank5": "Rank@5", "rank10": "Rank@10", "mAP": "mAP"}
+# What losses are put in order by.
+_COMPARED = {
+    "FID": ("fid", (_BY_NAME["fid"], _BY_NAME["fid_jpeg"])),
+    "mAP": ("mAP", (_BY_NAME["mAP"],)),
+}
 _UNKNOWN = "–"
 
 
@@ -48,7 +54,9 @@ def study_tables(rows: Sequence[Row], dataset: str) -> list[Table]:
         tables.append(_more_table(summaries, dataset, notes))
     if any(summary.differences for summary in summaries) and _present(summaries, _DIFFERENCES):
         tables.append(_difference_table(summaries, dataset))
-    return tables
+    names = {summary.label: _name(summary) for summary in summaries}
+    order = ordering_table(summaries, published, _COMPARED, names, dataset)
+    return [*tables, order] if order else tables
 
 
 def _thesis_table(
