@@ -315,7 +315,7 @@ def _restore_teacher(
 ) -> tuple[TeacherModel, int]:
     """The teacher of a work directory, named by `flag`, and its step."""
     directory = _stage_folder(source, TEACHER_STAGE, flag)
-    refuse_other_network(config, load_config(str(source)), Path(str(source)))
+    refuse_other_network(config, load_config(str(source)), Path(str(source)), flag)
     with Checkpoints(directory, read_only=True) as checkpoints:
         step = checkpoints.choose_step(step)
         identities = _identities(checkpoints, step, "params.head.classifier.kernel")

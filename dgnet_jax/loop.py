@@ -56,8 +56,11 @@ class Stage(NamedTuple):
     progress: Callable[[int], None] = lambda done: None
 
 
-class Stopped(Exception):
-    """The run was asked to stop and has saved its state."""
+class Stopped(BaseException):
+    """The run was asked to stop and has saved its state.
+
+    As KeyboardInterrupt it is no `Exception`: what recovers from errors must not take it for one.
+    """
 
     def __init__(self, signal_name: str, stage: str, step: int) -> None:
         super().__init__(f"{signal_name}: stopped and saved at step {step} of the {stage} stage")
@@ -144,7 +147,7 @@ def _run(
         log.evaluation(done, found)
         return found
 
-    def save(done: int, found: Metrics) -> None:
+    def check_state(done: int) -> None:
         if not bool(_all_finite(state)):
             last = checkpoints.latest_step()
             raise DivergedError(
@@ -154,7 +157,6 @@ def _run(
                 "parameters",
                 last,
             )
-        checkpoints.save(done, state, found)
 
     def read_losses(step: int, losses: Any) -> dict[str, float]:
         values = _scalars(losses)
@@ -170,12 +172,14 @@ def _run(
     finished = start >= stage.total_steps
     # Only the first process has a log; the others would wait for each other in an evaluation.
     evaluated = bool(from_first_process(log.evaluated(start)))
+    if start == 0:
+        check_state(0)
     if not metrics and (finished or (due(start) and not evaluated)):
         metrics = evaluate(start)
     if start == 0:
         if stage.draw:
             stage.draw(state, 0, log)
-        save(0, metrics)
+        checkpoints.save(0, state, metrics)
 
     stage.progress(start)
     pending: tuple[int, Any] | None = None
@@ -213,11 +217,13 @@ def _run(
             if pending is not None:
                 read_losses(*pending)
                 pending = None
+            # Before pictures and rankings, which have errors of their own for what is not finite.
+            check_state(done)
             if drawing and stage.draw:
                 stage.draw(state, done, log)
             metrics = evaluate(done) if due(done) and not (stopping and not last) else {}
             if saving:
-                save(done, metrics)
+                checkpoints.save(done, state, metrics)
             # Pauses are no part of the throughput.
             window_start += time.perf_counter() - paused
         if stopping and not last:

@@ -206,7 +206,7 @@ def canonical_expression(spec: str) -> str:
 
 
 def _parse(spec: str) -> dict[str, float]:
-    """The weight of each loss in the expression, in the order of `LOSSES`, then registered ones."""
+    """The weight of each loss in the expression: in the order of `LOSSES`, then by name."""
     if not isinstance(spec, str) or not spec.strip():
         raise InputError(f"reconstruction loss: found {spec!r}, not a loss; {_known_names()}")
     weights: dict[str, float] = {}
@@ -229,7 +229,8 @@ def _parse(spec: str) -> dict[str, float]:
             )
         for member, share in members.items():
             weights[member] = weights.get(member, 0.0) + weight * share
-    return {name: weights[name] for name in _FUNCTIONS if name in weights}
+    names = [*LOSSES, *sorted(weights.keys() - set(LOSSES))]
+    return {name: weights[name] for name in names if name in weights}
 
 
 def _parse_weight(spec: str, text: str) -> float:

@@ -75,10 +75,11 @@ class GracefulStop:
         for number, handler in previous.items():
             # None stands for a handler that was not installed from Python and cannot be put back.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        # Came too late to stop anything here: a program with more to do, which has a handler of its
-        # own, is told.
+        # Stopped nothing here, for it came too late or the run ended with an error: a program with
+        # more to do, which has a handler of its own, is told.
         standard = (None, signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler)
-        if kind is None and self._received and previous.get(self._received) not in standard:
+        unheeded = kind is None or issubclass(kind, Exception)
+        if unheeded and self._received and previous.get(self._received) not in standard:
             signal.raise_signal(self._received)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:

@@ -275,9 +275,12 @@ def load_teacher(
 
 
 def refuse_other_network(
-    config: ml_collections.ConfigDict, saved: ml_collections.ConfigDict, workdir: Path
+    config: ml_collections.ConfigDict,
+    saved: ml_collections.ConfigDict,
+    workdir: Path,
+    flag: str = "--config.teacher.checkpoint",
 ) -> None:
-    """Raises InputError if the teacher in a work directory computes something else.
+    """Raises InputError if the teacher in a work directory, named by `flag`, is of other fields.
 
     Its strides, pooling and stem leave no trace in the shapes of its parameters.
     """
@@ -288,9 +291,8 @@ def refuse_other_network(
     ]
     if differences:
         raise InputError(
-            f"--config.teacher.checkpoint: the teacher in {workdir} is another network: "
-            f"{'; '.join(differences)}. Set these fields to its values, or train a teacher of "
-            "your own by leaving the checkpoint empty"
+            f"{flag}: the teacher in {workdir} is another network: {'; '.join(differences)}. Set "
+            "these fields to its values, or train another one"
         )
 
 

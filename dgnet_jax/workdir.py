@@ -15,11 +15,15 @@ import ml_collections
 
 from dgnet_jax.atomic import replacing
 from dgnet_jax.errors import InputError
+from dgnet_jax.parallel import from_first_process
 
 CONFIG_FILE = "config.json"
 LOCK_FILE = ".lock"
 
-_locks: dict[Path, TextIO] = {}
+# None in the processes of a run that the first one holds it for.
+_locks: dict[Path, TextIO | None] = {}
+# How taking a lock ended, as process 0 tells the others.
+_LOCKED, _IN_USE, _FAILED = range(3)
 
 
 class InUseError(InputError):
@@ -132,8 +136,29 @@ def lock(workdir: Path) -> None:
         InputError: the folder cannot be written to.
     """
     workdir = Path(workdir).resolve()
-    if jax.process_index() != 0 or workdir in _locks:
+    if workdir in _locks:
         return
+    file: TextIO | None = None
+    error: InputError | None = None
+    outcome = _LOCKED
+    if jax.process_index() == 0:
+        try:
+            file = _acquire(workdir)
+        except InUseError as found:
+            outcome, error = _IN_USE, found
+        except InputError as found:
+            outcome, error = _FAILED, found
+    outcome = from_first_process(outcome)
+    if error is not None:
+        raise error
+    if outcome != _LOCKED:
+        kind = InUseError if outcome == _IN_USE else InputError
+        raise kind(f"{workdir}: cannot be locked; the first process says why")
+    _locks[workdir] = file
+
+
+def _acquire(workdir: Path) -> TextIO | None:
+    """The lock of this process; None where the file system has none."""
     try:
         file = (workdir / LOCK_FILE).open("a+", encoding="utf-8")
     except OSError as error:
@@ -153,11 +178,11 @@ def lock(workdir: Path) -> None:
         if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
             raise
         logging.warning("%s: this file system has no locks; start one process in it only", workdir)
-        return
+        return None
     file.truncate(0)
     file.write(f"pid {os.getpid()} on {socket.gethostname()}")
     file.flush()
-    _locks[workdir] = file
+    return file
 
 
 def unlock(workdir: str | Path) -> None:

@@ -58,10 +58,10 @@ def test_spellings_of_one_loss_are_one_point():
 
 def test_a_function_is_taken_wherever_a_name_is():
     assert choose_losses({"own": mine, "heavy": "l1+3*mse"}) == [
-        Point("own", "custom", "own"),
+        Point("own", "custom", "own", mine),
         Point("heavy", "l1+3*mse", "l1+3*mse"),
     ]
-    assert choose_losses(["l1", mine])[1] == Point("mine", "custom", "mine")
+    assert choose_losses(["l1", mine])[1] == Point("mine", "custom", "mine", mine)
     assert losses.reconstruction_loss("own") is mine
     # Registered once, its name is one like the others.
     assert choose_losses("own") == [Point("own", "custom", "own")]

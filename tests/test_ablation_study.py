@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import jax.numpy as jnp
 import pytest
 from tiny import tiny_config
 
@@ -16,7 +17,7 @@ from dgnet_jax import losses
 from dgnet_jax import workdir as work_directory
 from dgnet_jax.ablation import Study, study
 from dgnet_jax.ablation.progress import StudyProgress
-from dgnet_jax.ablation.results import FIELDS
+from dgnet_jax.ablation.results import FIELDS, write_result
 from dgnet_jax.ablation.stopping import stopping_at_once
 from dgnet_jax.errors import DivergedError, InputError
 from dgnet_jax.loop import Stopped
@@ -31,7 +32,8 @@ class Trainer:
 
     def __init__(self) -> None:
         self.runs: list[tuple[str, int]] = []
-        self.fails: dict[tuple[str, int], Exception] = {}
+        self.measured: list[tuple[str, int]] = []
+        self.fails: dict[tuple[str, int], BaseException] = {}
 
     def train(self, config: Any, workdir: Path, *, shared: Any, progress: Any) -> dict[str, float]:
         work_directory.unlock(work_directory.prepare(workdir, config, RESUMABLE))
@@ -52,7 +54,10 @@ def trainer(monkeypatch: pytest.MonkeyPatch) -> Trainer:
     monkeypatch.setattr(Study, "_teacher", lambda self, shared: None)
     monkeypatch.setattr(losses, "_FUNCTIONS", dict(losses._FUNCTIONS))
 
-    def measure(config: Any, folder: Path, data: Any, metrics: Any, *, seed: int, cache: Path):
+    monkeypatch.setattr(study, "real_images", lambda *arguments, cache: None)
+
+    def measure(config: Any, folder: Path, data: Any, metrics: Any, real: Any) -> dict[str, Any]:
+        trainer.measured.append((config.reconstruction_loss, config.seed))
         found = {"rank1": metrics["rank1"], "mAP": metrics["mAP"], "generated": 10, "real": 10}
         return found | ({"dims": 64, "fid_png": 100.0 + config.seed} if config.inception else {})
 
@@ -190,6 +195,35 @@ def test_a_run_that_another_process_is_training_is_left_to_it(trainer, tmp_path)
     ]
 
 
+def test_a_run_that_another_process_has_measured_meanwhile_is_not_measured_again(
+    trainer, tmp_path, monkeypatch
+):
+    theirs = make(tmp_path / "theirs", ["l1"], [0]).run()[0] | {"rank1": 0.75}
+    trainer.measured.clear()
+    train = trainer.train
+
+    def train_slowly(config: Any, workdir: Path, **more: Any) -> dict[str, float]:
+        metrics = train(config, workdir, **more)
+        write_result(workdir, theirs)
+        return metrics
+
+    monkeypatch.setattr(trainer, "train", train_slowly)
+    (row,) = make(tmp_path, ["l1"], [0]).run()
+    assert row["rank1"] == 0.75
+    assert trainer.measured == []
+
+
+def test_what_cannot_be_measured_is_told_before_the_first_run(trainer, tmp_path, monkeypatch):
+    def fail(*arguments: Any, cache: Path) -> None:
+        raise InputError("--config.inception: no such file")
+
+    monkeypatch.setattr(study, "real_images", fail)
+    with pytest.raises(InputError, match="--config.inception"):
+        make(tmp_path).run()
+    assert trainer.runs == []
+    assert not (tmp_path / "study").exists()
+
+
 def test_runs_without_fid_are_measured_once_there_is_an_inception(trainer, tmp_path):
     make(tmp_path, ["l1"], [0]).run()
     fields = {"inception": "inception.safetensors"}
@@ -213,6 +247,27 @@ def test_a_loss_of_ones_own_is_run_by_its_name(trainer, tmp_path):
     assert [row["loss"] for row in Study.load(tmp_path / "study").table()] == ["l1", "mine"]
 
 
+def test_two_studies_may_call_different_functions_by_one_name(trainer, tmp_path, monkeypatch):
+    ours, theirs = (
+        (lambda target, output: (target - output).max()),
+        losses.reconstruction_loss("l1"),
+    )
+    seen = []
+    train = trainer.train
+
+    def look(config: Any, workdir: Path, **more: Any) -> dict[str, float]:
+        seen.append(losses.reconstruction_loss(config.reconstruction_loss))
+        return train(config, workdir, **more)
+
+    monkeypatch.setattr(trainer, "train", look)
+    first = make(tmp_path / "a", {"mine": ours}, 0)
+    second = make(tmp_path / "b", {"mine": theirs}, 0)
+    first.run()
+    second.run()
+    x, y = jnp.array([1.0, 2.0]), jnp.array([1.0, 0.0])
+    assert [float(function(x, y)) for function in seen] == [2.0, 1.0]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_between_two_stages_stops_the_study_at_once(number):
     before = signal.getsignal(number)
@@ -224,11 +279,35 @@ def test_a_signal_between_two_stages_stops_the_study_at_once(number):
 
 
 def test_what_trains_no_dgnet_is_refused(tmp_path):
-    for fields in ({"baseline": True}, {"data.generated": "set"}, {"released": "a.safetensors"}):
-        with pytest.raises(InputError):
+    for fields, message in (
+        ({"baseline": True}, "not the re-ID baseline"),
+        ({"data.generated": "set"}, "not the re-ID baseline"),
+        ({"released": "a.safetensors"}, r"--config\.released"),
+    ):
+        with pytest.raises(InputError, match=message):
             make(tmp_path, fields=fields)
     with pytest.raises(InputError, match=r"no study in it \(no study\.json\)"):
         Study.load(tmp_path)
+
+
+@pytest.mark.parametrize("shard", [(2, 2), (0, 0), (-1, 2)])
+def test_a_shard_that_is_not_there_is_refused(tmp_path, shard):
+    with pytest.raises(InputError, match=f"--shard={shard[0]}/{shard[1]}: "):
+        make(tmp_path, shard=shard)
+
+
+def test_a_file_in_the_place_of_the_folder_is_told(trainer, tmp_path):
+    (tmp_path / "study").write_text("")
+    with pytest.raises(InputError, match=r"--workdir=.*study: cannot be written to"):
+        make(tmp_path).run()
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "{"])
+def test_a_study_json_of_something_else_is_named(trainer, tmp_path, content):
+    make(tmp_path).run()
+    (tmp_path / "study" / "study.json").write_text(content)
+    with pytest.raises(InputError, match=r"study\.json: not .* Restore it, or use another"):
+        make(tmp_path).run()
 
 
 def test_the_time_left_is_that_of_the_steps_left_at_the_mean_speed(monkeypatch):

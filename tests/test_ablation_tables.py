@@ -78,6 +78,12 @@ def test_the_interval_is_that_of_a_paired_t_test():
     assert unpaired.confidence_interval(0.95).high > 0 > difference.high
 
 
+def test_a_difference_that_is_the_same_in_all_seeds_claims_no_certainty():
+    difference = paired_difference({0: 0.5, 1: 0.75}, {0: 0.25, 1: 0.5})
+    assert (difference.mean, difference.low, difference.n) == (0.25, None, 2)
+    assert statement(difference) == "the same in all 2 seeds: nothing can be said"
+
+
 def test_only_seeds_that_both_have_are_compared():
     difference = paired_difference({0: 1.0, 1: 5.0, 9: 100.0}, {0: 0.0, 1: 3.0, 7: -100.0})
     assert (difference.mean, difference.n) == (1.5, 2)
@@ -86,7 +92,7 @@ def test_only_seeds_that_both_have_are_compared():
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({}, "no seed in common with l1"),
+        ({}, "no seed with both values"),
         ({0: 1.0}, "one seed: nothing can be said"),
         ({0: 21.0, 1: 23.1}, "above l1; 2 seeds: a wide interval"),
         ({0: 21.0, 1: 33.0}, "not told apart from l1; 2 seeds: a wide interval"),
@@ -222,9 +228,10 @@ def test_two_losses_have_no_order():
 def test_a_broken_result_is_named(tmp_path: Path):
     folder = run_directory(tmp_path, "l1", 0)
     folder.mkdir(parents=True)
-    (folder / "result.json").write_text('{"loss": ')
-    with pytest.raises(InputError, match=r"seed_0/result\.json: not valid JSON .*Delete it"):
-        read_results(tmp_path)
+    for content, message in (('{"loss": ', "not valid JSON"), ("[]", "not the result of a run")):
+        (folder / "result.json").write_text(content)
+        with pytest.raises(InputError, match=rf"seed_0/result\.json: {message}.* Delete it"):
+            read_results(tmp_path)
 
 
 def test_results_are_one_row_a_run_as_csv_and_json(tmp_path: Path):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from dgnet_jax.loop import Stopped
 from dgnet_jax.preemption import GracefulStop
 
 REPOSITORY = Path(__file__).parents[1]
@@ -55,10 +56,14 @@ def test_a_signal_that_stopped_nothing_is_handed_to_the_programs_own_handler():
             os.kill(os.getpid(), signal.SIGTERM)
             assert told == []
         assert told == [signal.SIGTERM]
+        with pytest.raises(Stopped), GracefulStop():
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise Stopped("SIGTERM", "dgnet", 4)
+        assert told == [signal.SIGTERM]
         with pytest.raises(ZeroDivisionError), GracefulStop():
             os.kill(os.getpid(), signal.SIGTERM)
-            raise ZeroDivisionError  # as the loop's Stopped
-        assert told == [signal.SIGTERM]
+            raise ZeroDivisionError
+        assert told == [signal.SIGTERM] * 2
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -7,9 +7,10 @@ from typing import Any
 import jax
 import ml_collections
 
-from dgnet_jax.ablation.results import COUNTS, IMAGES, RANKING, git_commit
+from dgnet_jax.ablation.results import COUNTS, IMAGES, RANKING
 from dgnet_jax.data.pipeline import ReidData
-from dgnet_jax.evaluation.image_metrics import measure_images
+from dgnet_jax.evaluation.image_metrics import measure_against
+from dgnet_jax.evaluation.protocol import RealImages
 from dgnet_jax.evaluation.retrieval import embed_split
 from dgnet_jax.evaluation.variants import main_variant, rank
 from dgnet_jax.evaluator import versions
@@ -22,9 +23,7 @@ def measure(
     workdir: Path,
     data: ReidData,
     metrics: Metrics,
-    *,
-    seed: int,
-    cache: Path,
+    real: RealImages | None,
 ) -> dict[str, Any]:
     """The ranking of the main row, and the measures of generated images.
 
@@ -33,35 +32,34 @@ def measure(
         workdir: of the run.
         data: the data set.
         metrics: the ranking at the end of training; empty if none was made.
-        seed: of the choice of images and of their permutation: the study's, one for all its runs,
-            so that they are measured on the same images and share the features of real ones.
-        cache: the file of those features.
+        real: what generated images are compared with, the same for all runs of a study; None leaves
+            their measures out.
 
     Returns:
         Fields of `results.FIELDS`.
     """
-    wanted = config.evaluation.get("generated_images", True)
-    model = load_model(config, workdir) if wanted or not metrics else None
+    model = load_model(config, workdir) if real is not None or not metrics else None
     if model is not None and not metrics:
         splits = (data.query, data.gallery)
         embedded = [embed_split(model.embeddings, split) for split in splits]
         metrics = rank(main_variant(config), *embedded).metrics
     found: dict[str, Any] = {name: metrics.get(name) for name in RANKING}
     found |= {name: int(metrics[name]) for name in COUNTS if name in metrics}
-    if model is not None and wanted:
-        measured = config.copy_and_resolve_references()
-        with measured.unlocked():
-            measured.seed = seed
-        images = measure_images(measured, model, data, cache=cache)
+    if model is not None and real is not None:
+        images = measure_against(real, model)
         found |= {name: images[name] for name in IMAGES if name in images}
     return found
 
 
-def provenance() -> dict[str, Any]:
-    """What a result was made with, and when: fields of `results.FIELDS`."""
+def provenance(commit: str | None) -> dict[str, Any]:
+    """What a result was made with, and when: fields of `results.FIELDS`.
+
+    Args:
+        commit: `results.git_commit()` when the process began: the checkout may have changed since.
+    """
     return {
         "versions": versions(),
-        "git_commit": git_commit(),
+        "git_commit": commit,
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }

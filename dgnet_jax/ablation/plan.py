@@ -39,17 +39,19 @@ def read_plan(study: Path) -> dict[str, Any] | None:
     """{"losses": label -> expression or "custom", "seeds", "config"}; None without a study.json.
 
     Raises:
-        InputError: it is not JSON.
+        InputError: the file is not what `save_plan` writes.
     """
     path = study / FILE
+    hint = "Restore it, or use another --workdir."
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        plan = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError as error:
-        raise InputError(
-            f"{path}: not valid JSON ({error}). Restore it, or use another --workdir."
-        ) from error
+        raise InputError(f"{path}: not valid JSON ({error}). {hint}") from error
+    if not isinstance(plan, dict) or not plan.keys() >= {"losses", "seeds", "config"}:
+        raise InputError(f"{path}: not a study, which has losses, seeds and config. {hint}")
+    return plan
 
 
 def refuse_other_plan(
@@ -82,17 +84,17 @@ def save_plan(
     """Makes the folder and writes study.json; losses and seeds of earlier starts stay in it."""
     if jax.process_index() != 0:
         return
-    try:
-        study.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"--workdir={study}: cannot be made ({error.strerror}). Choose another folder."
-        ) from error
     saved = read_plan(study) or {"losses": {}, "seeds": []}
     plan = {
         "losses": saved["losses"] | {point.label: point.expression for point in points},
         "seeds": sorted({*saved["seeds"], *seeds}),
         "config": work_directory.as_json(config),
     }
-    with replacing(study / FILE) as temporary:
-        temporary.write_text(json.dumps(plan, indent=2) + "\n", encoding="utf-8")
+    try:
+        study.mkdir(parents=True, exist_ok=True)
+        with replacing(study / FILE) as temporary:
+            temporary.write_text(json.dumps(plan, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(
+            f"--workdir={study}: cannot be written to ({error.strerror}). Choose another folder."
+        ) from error

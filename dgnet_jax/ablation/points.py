@@ -19,6 +19,7 @@ CUSTOM = "custom"
 # A loss, by name or expression, or a function.
 LossSpec = str | ReconstructionLoss
 
+_LARGEST_SEED = 2**31 - 1
 _LABEL = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9_.+-]*")
 # The + of an exponent does not separate terms.
 _SUM = re.compile(r"(?<![0-9.]e)\+")
@@ -32,21 +33,28 @@ class Point(NamedTuple):
         label: its name in folders, results and tables.
         expression: the sum that it stands for, or "custom" for a function of the user's.
         spec: what `config.reconstruction_loss` is set to.
+        function: the user's, which goes by the name `spec`; None for the others.
     """
 
     label: str
     expression: str
     spec: str
+    function: ReconstructionLoss | None = None
+
+    def register(self) -> None:
+        """Makes `spec` stand for the function again, if another has taken the name meanwhile."""
+        if self.function is not None:
+            register(self.label, self.function)
 
 
 def choose_losses(
-    losses: str | Sequence[LossSpec] | Mapping[str, LossSpec],
+    losses: LossSpec | Sequence[LossSpec] | Mapping[str, LossSpec],
 ) -> list[Point]:
     """The points of names, expressions and functions; each loss once.
 
     Args:
-        losses: "all", the thesis's seven losses and five fusions; a sequence of names, expressions,
-            "all" and functions, which go by their own names; or a mapping of labels to those.
+        losses: a name, an expression, "all", which is the thesis's seven losses and five fusions,
+            or a function, which goes by its own name; a sequence of those; or a mapping of labels.
             Functions are registered (`losses.register`) under their label.
 
     Raises:
@@ -55,7 +63,7 @@ def choose_losses(
     if isinstance(losses, Mapping):
         points = [_labelled(label, spec) for label, spec in losses.items()]
     else:
-        specs = [losses] if isinstance(losses, str) else list(losses)
+        specs = [losses] if isinstance(losses, str) or callable(losses) else list(losses)
         points = [point for spec in specs for point in _points(spec)]
     if not points:
         raise InputError("--losses: none given; name some, such as l1,l1_rmse, or all")
@@ -84,21 +92,20 @@ def label_of(expression: str) -> str:
     return _SUM.sub("_", expression.replace("*", "")).replace("+", "")
 
 
-def choose_seeds(seeds: Sequence[int | str]) -> list[int]:
+def choose_seeds(seeds: int | Sequence[int | str]) -> list[int]:
     """Seeds as integers, each once.
 
     Raises:
-        InputError: one is no integer or below 0, or there is none.
+        InputError: one is no integer from 0 to 2^31 - 1, or there is none.
     """
     chosen = []
-    for seed in seeds:
-        try:
-            number = int(seed)
-        except ValueError:
-            number = -1
-        if number < 0:
-            raise InputError(f"--seeds: found {seed!r}; give integers from 0 on, such as 0,1,2")
-        chosen.append(number)
+    for seed in [seeds] if isinstance(seeds, int) else seeds:
+        text = str(seed).strip()
+        if not text.isdecimal() or int(text) > _LARGEST_SEED:
+            raise InputError(
+                f"--seeds: found {seed!r}; give integers from 0 to {_LARGEST_SEED}, such as 0,1,2"
+            )
+        chosen.append(int(text))
     if not chosen:
         raise InputError("--seeds: none given; give integers from 0 on, such as 0,1,2")
     return list(dict.fromkeys(chosen))
@@ -115,10 +122,19 @@ def parse_shard(text: str | None) -> tuple[int, int]:
     match = _SHARD.fullmatch(text.strip())
     if not match:
         raise InputError(f"--shard={text}: give i/n, such as 0/4 for the first of four processes")
-    index, count = int(match[1]), int(match[2])
-    if index >= count:
-        raise InputError(f"--shard={text}: of {count} shards, i goes from 0 to {count - 1}")
-    return index, count
+    return check_shard((int(match[1]), int(match[2])))
+
+
+def check_shard(shard: tuple[int, int]) -> tuple[int, int]:
+    """The shard (i, n), if there is one of that number; InputError otherwise."""
+    index, count = shard
+    if count < 1:
+        raise InputError(f"--shard={index}/{count}: give 1 shard or more")
+    if not 0 <= index < count:
+        raise InputError(
+            f"--shard={index}/{count}: of {count} shards, i goes from 0 to {count - 1}"
+        )
+    return shard
 
 
 def assign(
@@ -177,4 +193,4 @@ def _labelled(label: str, spec: LossSpec) -> Point:
 
 def _custom(label: str, function: Callable) -> Point:
     register(label, function)
-    return Point(label, CUSTOM, label)
+    return Point(label, CUSTOM, label, function)

@@ -15,6 +15,8 @@ Row = dict[str, Any]
 
 RUNS, FILE = "runs", "result.json"
 FINISHED, DIVERGED = "finished", "diverged"
+# Without these a file is no result.
+_ESSENTIAL = {"loss", "expression", "seed", "status"}
 RANKING = ("rank1", "rank5", "rank10", "rank20", "mAP", "mAP_standard", "mINP")
 COUNTS = ("queries", "gallery")
 IMAGES = (
@@ -77,17 +79,21 @@ def read_result(folder: Path) -> Row | None:
     """A run's result, or None if it is not over.
 
     Raises:
-        InputError: the file is not JSON.
+        InputError: the file is not what `write_result` writes.
     """
     path = folder / FILE
+    hint = "Delete it to have the run measured again."
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        row = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError as error:
+        raise InputError(f"{path}: not valid JSON ({error}). {hint}") from error
+    if not isinstance(row, dict) or not row.keys() >= _ESSENTIAL:
         raise InputError(
-            f"{path}: not valid JSON ({error}). Delete it to have the run measured again."
-        ) from error
+            f"{path}: not the result of a run, which has {', '.join(sorted(_ESSENTIAL))}. {hint}"
+        )
+    return row
 
 
 def read_results(study: Path) -> list[Row]:

@@ -22,7 +22,7 @@ class Spread(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """The mean of n paired differences and its confidence interval (None where n is too small)."""
+    """The mean of n paired differences and its confidence interval (None where there is none)."""
 
     mean: float | None
     low: float | None
@@ -44,7 +44,8 @@ def paired_difference(
     """values - baseline over the seeds that both have, with Student's t interval of the mean.
 
     Runs of one seed start from the same parameters and see the same images in the same order, so
-    that much of what differs between seeds cancels.
+    that much of what differs between seeds cancels. Differences that are all the same, as those of
+    ranks of few queries can be, have no interval: one of no width would claim certainty.
 
     Args:
         values, baseline: seed to value.
@@ -52,7 +53,7 @@ def paired_difference(
     """
     pairs = [values[seed] - baseline[seed] for seed in sorted(values.keys() & baseline.keys())]
     mean, sd, n = spread(pairs)
-    if mean is None or sd is None:
+    if mean is None or not sd:
         return Difference(mean, None, None, n)
     half = float(student_t.ppf(0.5 + confidence / 2, n - 1)) * sd / math.sqrt(n)
     return Difference(mean, mean - half, mean + half, n)
@@ -61,9 +62,11 @@ def paired_difference(
 def statement(difference: Difference) -> str:
     """What can be said about a difference, in words; n below 2 says nothing."""
     if difference.n == 0:
-        return "no seed in common with l1"
+        return "no seed with both values"
     if difference.low is None or difference.high is None:
-        return "one seed: nothing can be said"
+        if difference.n == 1:
+            return "one seed: nothing can be said"
+        return f"the same in all {difference.n} seeds: nothing can be said"
     if difference.low > 0:
         found = "above l1"
     elif difference.high < 0:

@@ -16,7 +16,7 @@ class StoppedBetween(Stopped):
     """The study was asked to stop between two stages; all that is trained is saved."""
 
     def __init__(self, signal_name: str) -> None:
-        Exception.__init__(self, f"{signal_name}: stopped; all that was trained is saved")
+        BaseException.__init__(self, f"{signal_name}: stopped; all that was trained is saved")
         self.signal_name, self.stage, self.step = signal_name, "study", 0
 
 

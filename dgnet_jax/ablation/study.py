@@ -41,6 +41,7 @@ from dgnet_jax.ablation.points import (
     LossSpec,
     Point,
     assign,
+    check_shard,
     choose_losses,
     choose_seeds,
     known_points,
@@ -51,6 +52,7 @@ from dgnet_jax.ablation.results import (
     DIVERGED,
     FINISHED,
     Row,
+    git_commit,
     read_result,
     read_results,
     run_directory,
@@ -64,6 +66,11 @@ from dgnet_jax.ablation.teacher import study_teacher
 from dgnet_jax.ablation.wall_time import WallTime
 from dgnet_jax.compilation import use_compilation_cache
 from dgnet_jax.errors import DivergedError, InputError
+from dgnet_jax.evaluation.image_metrics import real_images
+from dgnet_jax.evaluation.protocol import FeatureFn, RealImages
+from dgnet_jax.inference import TeacherModel
+from dgnet_jax.loop import Stopped
+from dgnet_jax.models import build_teacher
 from dgnet_jax.parallel import from_first_process
 from dgnet_jax.shared import Shared
 from dgnet_jax.teacher import load_teacher
@@ -87,8 +94,8 @@ class Study:
     def __init__(
         self,
         config: ml_collections.ConfigDict,
-        losses: str | Sequence[LossSpec] | Mapping[str, LossSpec] = ALL,
-        seeds: Sequence[int] = (0,),
+        losses: LossSpec | Sequence[LossSpec] | Mapping[str, LossSpec] = ALL,
+        seeds: int | Sequence[int] = (0,),
         *,
         workdir: str | Path,
         shard: tuple[int, int] = (0, 1),
@@ -98,7 +105,8 @@ class Study:
         Args:
             config: from `configs/`.
             losses: "all" (the thesis's twelve); names, expressions and functions
-                ``(target, output) -> scalar``; or a mapping of labels to these, {"mine": fn}.
+                ``(target, output) -> scalar``; or a mapping of labels to these, {"mine": fn}. A
+                folder remembers a function by its label alone: give another label to another one.
             seeds: integers from 0 on.
             workdir: of the study.
             shard: which part of the study this process runs.
@@ -114,8 +122,9 @@ class Study:
         self.points = choose_losses(losses)
         self.seeds = choose_seeds(seeds)
         self.workdir = Path(workdir).expanduser().absolute()
-        self.shard = shard
+        self.shard = check_shard(shard)
         self._shared: Shared | None = None
+        self._commit = git_commit()
 
     @classmethod
     def load(cls, workdir: str | Path) -> "Study":
@@ -206,9 +215,11 @@ class Study:
     def _run(self, waiting: Sequence[tuple[Point, int]], planned: int) -> None:
         shared = self._shared = Shared(self.config)
         # Before anything is written: what is wrong with the data is told first.
-        _ = shared.data
+        real = self._real_images(shared)
         save_plan(self.workdir, self.config, self.points, self.seeds)
         shared.teacher = self._teacher(shared)
+        if real is not None:
+            real.teacher = self._evaluator(shared)
         with StudyProgress(
             planned,
             self.config.total_steps,
@@ -221,7 +232,7 @@ class Study:
                     continue
                 progress.begin(point.label, seed)
                 try:
-                    self._run_one(point, seed, shared, progress)
+                    self._run_one(point, seed, shared, real, progress)
                 except InUseError as error:
                     logging.warning("%s, seed %d is left out: %s", point.label, seed, error)
                     progress.skip()
@@ -229,7 +240,14 @@ class Study:
                     progress.end()
                     self.save_results()
 
-    def _run_one(self, point: Point, seed: int, shared: Shared, progress: StudyProgress) -> None:
+    def _run_one(
+        self,
+        point: Point,
+        seed: int,
+        shared: Shared,
+        real: RealImages | None,
+        progress: StudyProgress,
+    ) -> None:
         config, folder = self._config_of(point, seed), self._folder(point, seed)
         clock = WallTime(folder)
 
@@ -237,27 +255,48 @@ class Study:
             progress.step(done)
             clock.save()
 
+        point.register()
         row: Row = {"loss": point.label, "expression": point.expression, "seed": seed}
         try:
-            metrics = trainer.train(config, folder, shared=shared, progress=follow)
-            row |= {"status": FINISHED, "steps": config.total_steps}
-            row |= measure(
-                config,
-                folder,
-                shared.data,
-                metrics,
-                seed=self.config.seed,
-                cache=self.workdir / FEATURES,
-            )
-        except DivergedError as error:
-            logging.warning("%s, seed %d: %s", point.label, seed, error)
-            row |= {"status": DIVERGED, "steps": error.step}
-            row |= {"diverged_step": error.step, "diverged_loss": error.loss_name}
-        finally:
+            try:
+                metrics = trainer.train(config, folder, shared=shared, progress=follow)
+                # It has let go of the folder. From here on no other process measures this run.
+                work_directory.lock(folder)
+                if self._is_over(point, seed):
+                    return
+                clock.save(now=True)
+                row |= {"status": FINISHED, "steps": config.total_steps}
+                row |= measure(config, folder, shared.data, metrics, real)
+            except DivergedError as error:
+                logging.warning("%s, seed %d: %s", point.label, seed, error)
+                row |= {"status": DIVERGED, "steps": error.step}
+                row |= {"diverged_step": error.step, "diverged_loss": error.loss_name}
             clock.save(now=True)
-        row |= {"wall_seconds": round(clock.seconds, 1)} | provenance()
-        if jax.process_index() == 0:
-            write_result(folder, row)
+            row |= {"wall_seconds": round(clock.seconds, 1)} | provenance(self._commit)
+            if jax.process_index() == 0:
+                write_result(folder, row)
+            # The other processes read it.
+            from_first_process(0)
+        except Stopped:
+            clock.save(now=True)
+            raise
+        finally:
+            work_directory.unlock(folder)
+
+    def _real_images(self, shared: Shared) -> RealImages | None:
+        """What generated images are compared with; without the teacher, which may be to come."""
+        if not self.config.evaluation.get("generated_images", True):
+            _ = shared.data
+            return None
+        return real_images(self.config, shared.data, None, cache=self.workdir / FEATURES)
+
+    def _evaluator(self, shared: Shared) -> FeatureFn:
+        """The embeddings of the study's teacher."""
+        network = build_teacher(self.config, shared.data.num_identities)
+        source = self.config.teacher.checkpoint or str(self.workdir / TEACHER)
+        assert shared.teacher is not None
+        model = TeacherModel(self.config, network, shared.teacher, source, shared.placement)
+        return model.embeddings
 
     def _teacher(self, shared: Shared) -> Any:
         given = self.config.teacher.checkpoint

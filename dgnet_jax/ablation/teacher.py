@@ -11,7 +11,7 @@ from dgnet_jax import workdir as work_directory
 from dgnet_jax.checkpoints import Checkpoints
 from dgnet_jax.data.pipeline import ReidData
 from dgnet_jax.loop import TEACHER_STAGE, stage_directory
-from dgnet_jax.parallel import Placement
+from dgnet_jax.parallel import Placement, from_first_process
 from dgnet_jax.state import Params
 from dgnet_jax.teacher import load_teacher, train_teacher
 from dgnet_jax.workdir import InUseError
@@ -44,7 +44,7 @@ def study_teacher(
     """
     work_directory.refuse_other(folder, config, may_differ, base.get_config())
     waiting = False
-    while not _is_finished(folder, config):
+    while not from_first_process(_is_finished(folder, config)):
         try:
             work_directory.prepare(folder, config, may_differ, base.get_config())
         except InUseError as error:

@@ -12,7 +12,7 @@ FILE = "wall_time.json"
 
 
 class WallTime:
-    """Goes on from what the folder says; of a killed process at most `every` seconds are lost."""
+    """Goes on from what the folder says; a killed process loses what came after the last `save`."""
 
     def __init__(self, folder: Path, every: float = 30.0) -> None:
         """Starts the clock.

@@ -39,7 +39,6 @@ def measure_images(
     Raises:
         InputError: the file of `config.inception` cannot be used.
     """
-    inception = _inception(config)
     missing: Results = {}
     teacher: FeatureFn | None = None
     try:
@@ -51,20 +50,49 @@ def measure_images(
             f"identity consistency and the Frechet distance in the teacher's space are not "
             f"available: {error}"
         )
+    real = real_images(config, data, teacher, cache=cache)
+    return measure_against(real, model, keep=keep) | missing
+
+
+def real_images(
+    config: ml_collections.ConfigDict,
+    data: ReidData,
+    teacher: FeatureFn | None,
+    *,
+    cache: str | Path | None = None,
+) -> RealImages:
+    """What `measure_images` compares with; several models can share it.
+
+    Args:
+        config, data, cache: as `measure_images`'.
+        teacher: its embeddings, or None.
+
+    Raises:
+        InputError: the file of `config.inception` cannot be used, or a number is out of range.
+    """
+    limit = config.evaluation.get("fid_images", 0)
+    if limit < 0:
+        raise InputError(
+            f"--config.evaluation.fid_images: found {limit}. Give a number of images, or 0 for all."
+        )
     gallery = data.gallery
-    real = RealImages(
+    return RealImages(
         data.train_images,
         data.train_labels,
         gallery.images[gallery.identities != JUNK],
-        inception=inception,
+        inception=_inception(config),
         teacher=teacher,
-        limit=config.evaluation.get("fid_images", 0),
+        limit=limit,
         seed=config.seed,
         cache=cache,
     )
+
+
+def measure_against(real: RealImages, model: DGNet, *, keep: str | Path | None = None) -> Results:
+    """Measures a model against `real`, whose seed also chooses structures; see `measure_images`."""
     logging.info("measuring %d generated images", len(real.images))
-    generate = partial(swapped_training_images, model, seed=config.seed)
-    return evaluate_generated(generate, real, keep=keep) | missing
+    generate = partial(swapped_training_images, model, seed=real.seed)
+    return evaluate_generated(generate, real, keep=keep)
 
 
 def _inception(config: ml_collections.ConfigDict) -> InceptionExtractor | None:
