@@ -126,7 +126,6 @@ def make_study(folder: Path) -> tuple[list[dict[str, Any]], Any]:
 
     The run l1_rmse, seed 0, has no checkpoint. Returns the rows and the configuration.
     """
-    config, _, _ = save_run(folder / "first", {"log.image_rows": 3})
     rows = []
     for label, seed, fields in (
         ("l1", 0, {"mAP": 0.70, "rank1": 0.90, "fid_png": 20.5}),
@@ -146,11 +145,13 @@ def make_study(folder: Path) -> tuple[list[dict[str, Any]], Any]:
         sizes = {"dims": 768, "generated": 64, "real": 64} if "fid_png" in fields else {}
         rows.append(row(label, seed, **fields, **sizes))
         workdir = folder / "runs" / label / f"seed_{seed}"
-        shutil.copytree(folder / "first", workdir)
+        # Weights of its own, so that its pictures are its own.
+        config, _, _ = save_run(workdir, {"log.image_rows": 3}, seed=len(rows))
         log = log_lines(seed, shift=0.1 * seed, diverges=label == "ml")
         (workdir / "metrics.jsonl").write_text(log)
     shutil.rmtree(folder / "runs" / "l1_rmse" / "seed_0" / "dgnet")
-    plan = {"losses": {label: label for label in ("l1", "l1_rmse", "ml", "mse")}, "seeds": [0, 1]}
+    losses = {label: label for label in ("l1", "l1_rmse", "ml", "mse")}
+    plan = {"losses": losses, "seeds": [0, 1], "config": config.to_dict()}
     (folder / "study.json").write_text(json.dumps(plan))
     return rows, config
 

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from dgnet_jax.ablation.report.runs import (
     thesis_groups,
 )
 from dgnet_jax.errors import InputError
+from dgnet_jax.generate.swap import swap_grid
 from dgnet_jax.inference import load_model
 from dgnet_jax.losses import FUSIONS, LOSSES
 from dgnet_jax.swaps import choose_images
@@ -82,6 +84,7 @@ def test_losses_come_in_the_thesis_order_and_fusions_are_shown_beside_l1():
         ("Single losses", ["l1", "ml"]),
         ("Fusions and other losses", ["l1", "l1_mse", "mine"]),
     ]
+    assert thesis_groups(["l1", "mse", "mine"])[1] == ("Other losses", ["l1", "mine"])
     assert thesis_groups(["l1_rmse"]) == [("Fusions", ["l1_rmse"])]
     assert thesis_groups(["l1"]) == [("Single losses", ["l1"])]
     assert thesis_groups(["l1", "l1_cos"]) == [("Fusions", ["l1", "l1_cos"])]
@@ -106,6 +109,7 @@ def test_a_metric_is_drawn_in_percent_with_a_band_and_a_cross_where_a_run_diverg
     (band,) = axes.collections
     corners = {tuple(point) for point in band.get_paths()[0].vertices.round(6).tolist()}
     assert {(0.0, 20.0), (0.0, 40.0), (10.0, 40.0), (10.0, 60.0)} <= corners
+    assert axes.get_ylim()[1] > 60
     words = [text.get_text() for text in axes.get_legend().get_texts()]
     assert words == ["l1 (2 seeds)", "ml (diverged)"]
 
@@ -179,11 +183,23 @@ def find_all(figure: Image.Image, image: np.ndarray) -> list[tuple[int, int]]:
 def test_enlarged_pairs_show_every_pixel_as_a_square(painting):
     figure = comparisons.enlarged(painting)
     rebuilt, swapped = painting.swapped[0, 0], painting.swapped[0, 1]
-    row_of_first = find(figure, scaled(painting.originals[0], 12))[0]
-    assert find(figure, scaled(rebuilt, 12))[0] == row_of_first
-    assert find(figure, scaled(swapped, 12))[0] == row_of_first
-    second = find(figure, scaled(painting.swapped[1, 1], 12))[0]
-    assert second == find(figure, scaled(painting.swapped[1, 0], 12))[0] > row_of_first
+    first = [find(figure, scaled(one, 12)) for one in (painting.originals[0], rebuilt, swapped)]
+    assert first[0][0] == first[1][0] == first[2][0]
+    assert first[0][1] < first[1][1] < first[2][1]
+    others = (painting.originals[1], painting.swapped[1, 1], painting.swapped[1, 0])
+    second = [find(figure, scaled(one, 12)) for one in others]
+    assert [x for _, x in second] == [x for _, x in first]
+    assert second[0][0] == second[1][0] == second[2][0] > first[0][0]
+
+
+@pytest.mark.parametrize(("rows", "factor"), [(256, 2), (128, 3), (150, 3)])
+def test_enlarged_images_are_enlarged_at_every_size(painting, rows, factor):
+    originals = np.zeros((3, rows, 8, 3), np.uint8)
+    large = painting._replace(originals=originals, swapped=np.stack([originals] * 3))
+    plain, figure = comparisons.swaps(large), comparisons.enlarged(large)
+    # Two rows of images against four.
+    assert figure.height > factor * 2 * rows
+    assert figure.height < factor * 2 * rows + plain.height
 
 
 def test_the_title_of_a_column_has_the_fid_or_that_the_run_diverged(painting):
@@ -195,16 +211,24 @@ def test_the_title_of_a_column_has_the_fid_or_that_the_run_diverged(painting):
 def test_all_pictures_show_the_seeded_choice_and_what_the_model_itself_paints_of_it(study):
     folder, config, path = study
     chosen = IMAGES[choose_images(len(IMAGES), 3, config.seed)]
+    painted = {}
     for label, seed in (("l1", 0), ("l1_rmse", 1), ("ml", 0)):
         workdir = folder / "runs" / label / f"seed_{seed}"
         model = load_model(trained.get_config(str(workdir)), workdir)
-        painted = model.swap(chosen[[0, 1, 2]], chosen[[1, 2, 0]])
+        grid = swap_grid(model, chosen, chosen)
+        painted[label, seed] = [grid[index, (index + 1) % 3] for index in range(3)]
+    for (label, seed), images in painted.items():
+        others = [other for run, own in painted.items() if run != (label, seed) for other in own]
         with Image.open(path.parent / f"swaps_{label}.png") as figure:
             assert figure.info == {"loss": label, "seed": str(seed), "step": "3"}
-            for image in painted:
-                assert find_all(figure, image)
-            for image in chosen:
-                assert len(find_all(figure, image)) == 2
+            # A row for each appearance, a column for each structure.
+            inputs = [find_all(figure, image) for image in chosen]
+            columns, rows = ([min(places, key=lambda p: p[i]) for places in inputs] for i in (0, 1))
+            for index, image in enumerate(images):
+                (place,) = find_all(figure, image)
+                assert place == (rows[index][0], columns[(index + 1) % 3][1])
+            assert not any(find_all(figure, other) for other in others)
+            assert [len(places) for places in inputs] == [2, 2, 2]
 
 
 def test_every_picture_of_the_page_is_a_png_beside_it_with_alternative_text_and_caption(
@@ -279,11 +303,17 @@ def test_measured_values_are_means_and_deviations_over_seeds_with_the_best_in_bo
 def test_what_diverged_what_is_missing_and_what_is_to_come_is_said(page):
     assert "3 losses, 5 runs: 4 finished, 1 diverged." in page.text
     assert "ml, seed 0: diverged at step 1,812 (self_reconstruction)." in page.text
-    assert "Not over yet, and not in this report: ml (seed 1), mse (seed 0, 1)." in page.text
+    assert "Without a result so far: ml (seed 1), mse (seed 0, 1)." in page.text
     failed = "ml, seed 0, diverged at step 1,812 (self_reconstruction)"
     assert f"{failed}: its last good checkpoint, step 3." in page.text
     # l1_rmse's seed 0 has no checkpoint, so that its seed 1 is shown.
     assert any(caption.startswith("l1_rmse, seed 1, step 3.") for caption in page.captions)
+    # What stands above columns is legible without them.
+    fids = "FID (PNG): l1 20.50, l1_rmse 19.25."
+    assert [c.split()[-1] for c in page.captions if fids in c] == ["side_by_side_Fusions.png"]
+    training = {caption.split(":")[0]: caption for caption in page.captions if ": terms" in caption}
+    assert "mean and range over seeds" in training["l1"] and "cross" not in training["l1"]
+    assert "A cross ends" in training["ml"] and "over seeds" not in training["ml"]
 
 
 def test_without_data_or_inception_the_page_says_so(tmp_path):
@@ -296,6 +326,36 @@ def test_without_data_or_inception_the_page_says_so(tmp_path):
     heads = [cell[0] for table in page.tables.values() for cell in table[0]]
     assert "mAP" in heads and "FID (PNG)" not in heads
     assert len(page.images) == 4
+
+
+def test_a_study_in_which_all_diverged_says_so(tmp_path):
+    rows, config = make_study(tmp_path)
+    config.log.image_rows = 2
+    diverged = [one for one in rows if one["status"] == "diverged"]
+    page = Page(write_report(tmp_path, diverged, config, train_images=IMAGES).read_text())
+    assert "No run finished: there is nothing to compare." in page.text
+    assert "1 loss, 1 run: 0 finished, 1 diverged." in page.text
+    assert any("its last good checkpoint" in caption for caption in page.captions)
+
+
+def test_pictures_of_an_earlier_report_do_not_stay(tmp_path):
+    rows, config = make_study(tmp_path)
+    write_report(tmp_path, rows[:2], config, train_images=IMAGES)
+    assert (tmp_path / "report" / "side_by_side.png").exists()
+    page = Page(write_report(tmp_path, rows, config, train_images=IMAGES).read_text())
+    files = {file.name for file in (tmp_path / "report").glob("*.png")}
+    assert "side_by_side.png" not in files and len(files) == len(page.images)
+
+
+def test_labels_that_differ_in_an_underscore_have_pictures_of_their_own(tmp_path):
+    rows, config = make_study(tmp_path)
+    for label in ("mine", "mine_"):
+        shutil.copytree(tmp_path / "runs" / "l1", tmp_path / "runs" / label)
+    chosen = [{**rows[0], "loss": label} for label in ("mine", "mine_")]
+    path = write_report(tmp_path, chosen, config, train_images=IMAGES)
+    page = Page(path.read_text())
+    assert {"swaps_mine.png", "swaps_mine_.png"} <= {file.name for file in path.parent.iterdir()}
+    assert len({image["alt"] for image in page.images}) == len(page.images)
 
 
 def test_a_study_without_a_run_that_is_over_has_no_report(tmp_path):
@@ -324,6 +384,8 @@ def test_a_single_run_has_a_page_without_published_values(tmp_path):
     shown = {cell[0] for table in page.tables.values() for row in table for cell in row}
     assert {"50.00", "25.00", "l1+rmse"} <= shown
     assert len(page.images) == 6
+    assert "measured by launch.py --mode=evaluate" in page.text
+    assert "--config.inception" not in page.text
     assert (path.parent / "side_by_side.png").exists()
 
 

@@ -78,11 +78,11 @@ def _filled(shapes: Any, seed: int) -> Any:
     return jax.tree_util.tree_map_with_path(fill, shapes)
 
 
-def tiny_state(networks: Networks, optimizers: Optimizers, step: int) -> TrainState:
+def tiny_state(networks: Networks, optimizers: Optimizers, step: int, seed: int = 1) -> TrainState:
     """A state in the middle of training."""
     key = jax.random.key(0)
     shapes = jax.eval_shape(lambda key: init_parameters(networks, 32, 16, key), key)
-    return create_state(*_filled(shapes, 1), optimizers).replace(step=jnp.int32(step))
+    return create_state(*_filled(shapes, seed), optimizers).replace(step=jnp.int32(step))
 
 
 def tiny_teacher(networks: Networks) -> dict[str, Any]:

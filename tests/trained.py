@@ -18,12 +18,15 @@ STEP = 3
 
 
 def save_run(
-    workdir: Path, fields: dict[str, Any] | None = None
+    workdir: Path, fields: dict[str, Any] | None = None, seed: int = 1
 ) -> tuple[ml_collections.ConfigDict, TrainState, dict[str, Any]]:
-    """Writes config and checkpoints; returns the config, DG-Net's state and the teacher."""
+    """Writes config and checkpoints; returns the config, DG-Net's state and the teacher.
+
+    seed: of DG-Net's weights.
+    """
     config = tiny_config(fields)
     networks = build_networks(config, IDENTITIES)
-    state = tiny_state(networks, make_optimizers(config), STEP)
+    state = tiny_state(networks, make_optimizers(config), STEP, seed)
     teacher = tiny_teacher(networks)
     work_directory.unlock(work_directory.prepare(workdir, config))
     with Checkpoints(stage_directory(workdir, DGNET_STAGE), config) as checkpoints:

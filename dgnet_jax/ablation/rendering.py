@@ -1,11 +1,13 @@
 """Tables as Markdown and as LaTeX."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from dgnet_jax.atomic import replacing
 
+_EMPHASIS = re.compile(r"\*|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 _TEX = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -97,8 +99,8 @@ def write_tables(folder: Path, tables: Sequence[Table]) -> None:
 
 
 def _markdown(text: str) -> str:
-    """A product's * would begin emphasis."""
-    return text.replace("*", r"\*")
+    """A product's * would begin emphasis, and so would an underscore at the edge of a word."""
+    return _EMPHASIS.sub(r"\\\g<0>", text)
 
 
 def _tex(text: str) -> str:

@@ -97,6 +97,13 @@ def summarise(rows: Sequence[Row]) -> list[Summary]:
     return [_summary(group, groups.get(BASELINE, [])) for group in groups.values()]
 
 
+def divergence(row: Mapping[str, Any]) -> str:
+    """Where a run diverged: "diverged at step 812 (self_reconstruction)"."""
+    step, loss = row.get("diverged_step"), row.get("diverged_loss")
+    where = "" if step is None else f" at step {step:,}"
+    return f"diverged{where}{f' ({loss})' if loss else ''}"
+
+
 def _summary(group: Sequence[Row], baseline: Sequence[Row]) -> Summary:
     first = group[0]
     by_seed = {metric.name: _by_seed(group, metric) for metric in METRICS}
@@ -117,5 +124,9 @@ def _summary(group: Sequence[Row], baseline: Sequence[Row]) -> Summary:
 
 
 def _by_seed(rows: Sequence[Row], metric: Metric) -> dict[int, float]:
-    """Seed to value of the runs that have one."""
-    return {row["seed"]: row[metric.field] for row in rows if row.get(metric.field) is not None}
+    """Seed to value of the finished runs that have one."""
+    return {
+        row["seed"]: row[metric.field]
+        for row in rows
+        if row["status"] == FINISHED and row.get(metric.field) is not None
+    }

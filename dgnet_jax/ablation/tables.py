@@ -10,9 +10,16 @@ from dgnet_jax.ablation.ordering import ordering_table
 from dgnet_jax.ablation.points import CUSTOM, label_of
 from dgnet_jax.ablation.published import PUBLISHED
 from dgnet_jax.ablation.rendering import Cell, Table
-from dgnet_jax.ablation.results import Row
+from dgnet_jax.ablation.results import FINISHED, Row
 from dgnet_jax.ablation.statistics import Difference, Spread, statement
-from dgnet_jax.ablation.summary import BASELINE, METRICS, Metric, Summary, summarise
+from dgnet_jax.ablation.summary import (
+    BASELINE,
+    METRICS,
+    Metric,
+    Summary,
+    divergence,
+    summarise,
+)
 from dgnet_jax.losses import FUSIONS, LOSSES
 
 _BY_NAME = {metric.name: metric for metric in METRICS}
@@ -112,7 +119,7 @@ def _difference_table(summaries: Sequence[Summary], dataset: str) -> Table:
             difference = summary.differences[metric.name]
             pairs.add(difference.n)
             cells.append(Cell(_difference(difference, metric)))
-            cells.append(Cell(statement(difference)))
+            cells.append(Cell(statement(difference) if summary.seeds else "diverged"))
         rows.append(cells)
     head = ["loss"]
     for metric in metrics:
@@ -204,7 +211,11 @@ def _measured_notes(rows: Sequence[Row]) -> list[str]:
         if min(generated, real) <= dims:
             note += " So few images leave the covariance singular: prefer KID."
         notes.append(note)
-    steps = sorted({row["steps"] for row in rows if row["status"] == "finished"})
+    finished = [row for row in rows if row["status"] == FINISHED]
+    measured = sum(row.get("dims") is not None for row in finished)
+    if 0 < measured < len(finished):
+        notes.append(f"FID was measured in {measured} of {len(finished)} finished runs.")
+    steps = sorted({row["steps"] for row in finished})
     if steps:
         notes.append(f"Steps of training: {', '.join(map(str, steps))}.")
     return notes
@@ -212,8 +223,7 @@ def _measured_notes(rows: Sequence[Row]) -> list[str]:
 
 def _failures(summaries: Sequence[Summary]) -> list[str]:
     return [
-        f"{_name(summary)}, seed {row['seed']}: diverged at step {row['diverged_step']} "
-        f"({row['diverged_loss']} was not finite)."
+        f"{_name(summary)}, seed {row['seed']}: {divergence(row)}."
         for summary in summaries
         for row in summary.diverged
     ]

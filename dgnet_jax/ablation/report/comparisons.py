@@ -16,7 +16,8 @@ from dgnet_jax.inference import load_model
 
 # Images a batch: the study's own would mostly be filled with padding.
 _BATCH = 32
-# Rows of pixels that an image has in a figure, at least; and in an enlarged one.
+# Rows of pixels that an image has in a figure, at least; and in an enlarged one. Images grow by
+# whole factors.
 _ROWS, _ENLARGED_ROWS = 128, 384
 
 
@@ -71,7 +72,7 @@ def paint_first(runs: Sequence[Run], images: np.ndarray) -> Painting | str:
 def side_by_side(paintings: Sequence[Painting]) -> Image.Image:
     """The same pairs of inputs and what each loss makes of them (figures 5.4 and 5.5).
 
-    A row has an appearance, a structure, and for each loss the first dressed as the second.
+    A row has an appearance, a structure, and for each loss the second dressed as the first.
     """
     first = paintings[0]
     count = len(first.originals)
@@ -117,4 +118,4 @@ def _partner(index: int, count: int) -> int:
 
 
 def _scale(painting: Painting, rows: int) -> int:
-    return max(1, rows // painting.originals.shape[1])
+    return -(-rows // painting.originals.shape[1])

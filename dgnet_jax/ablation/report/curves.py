@@ -15,13 +15,14 @@ from dgnet_jax.ablation.report.runs import Run, Series, over_seeds
 # Paul Tol's "bright" scheme, which the colour-blind can tell apart, black before it; markers tell
 # the lines apart in a black and white print.
 _COLOURS = ("#000000", "#4477AA", "#EE6677", "#228833", "#AA3377", "#CCBB44", "#66CCEE", "#BBBBBB")
-_MARKERS = "osD^vPX*"
+# One fewer than colours, so that more lines than either still differ.
+_MARKERS = "osD^vPX"
 # Terms often lie on top of one another: dashes let the one below show.
 _DASHES = ("-", (0, (4, 1.5)), (0, (2, 1)), (0, (6, 1, 1, 1)), (0, (3, 1, 1, 1, 1, 1)))
 # Inches and dots per inch: its text is still legible when the plot is as wide as a phone.
 _WIDTH, _DPI = 5.0, 180
 _BAND_ALPHA = 0.2
-# The upper end of a metric's axis, as a multiple of the highest mean.
+# The upper end of a metric's axis, as a multiple of the highest value.
 _HEADROOM = 1.1
 # Logged steps over which a training curve is averaged, as a share of all and at most.
 _SMOOTHING, _MOST_SMOOTHED = 0.05, 25
@@ -59,8 +60,10 @@ def metric_curves(groups: Mapping[str, Sequence[Run]], metric: str, title: str) 
         found = [(run, run.evaluations[metric]) for run in runs if metric in run.evaluations]
         scaled = [(run, Series(curve.steps, 100 * curve.values)) for run, curve in found]
         _draw_runs(axes, label, scaled, style)
-    highest = max(_values(axes), default=0) or 1
-    axes.set(xlabel="training step", ylabel=title, ylim=(0, _HEADROOM * highest))
+    # Of the bands, too.
+    highest = axes.dataLim.y1
+    top = highest if np.isfinite(highest) and highest > 0 else 1
+    axes.set(xlabel="training step", ylabel=title, ylim=(0, _HEADROOM * top))
     _legend(axes)
     return figure
 

@@ -8,7 +8,8 @@ import ml_collections
 
 from dgnet_jax.ablation.plan import read_plan
 from dgnet_jax.ablation.report.runs import Run
-from dgnet_jax.ablation.report.tables import divergence, known
+from dgnet_jax.ablation.report.tables import known
+from dgnet_jax.ablation.summary import divergence
 
 
 def facts(runs: Sequence[Run], config: ml_collections.ConfigDict) -> dict[str, str]:
@@ -41,29 +42,30 @@ def coverage(groups: Mapping[str, Sequence[Run]], study_dir: Path) -> list[str]:
             f"{_count(len(groups), 'loss', 'losses')}, {_count(len(runs), 'run', 'runs')}: "
             f"{len(runs) - len(diverged)} finished, {len(diverged)} diverged."
         )
-    lines += [f"{run.label}, seed {run.seed}: {divergence(run)}." for run in diverged]
+    lines += [f"{run.label}, seed {run.seed}: {divergence(run.result)}." for run in diverged]
     absent = _absent(runs, study_dir)
     if absent:
-        lines.append(f"Not over yet, and not in this report: {', '.join(absent)}.")
+        lines.append(f"Without a result so far: {', '.join(absent)}.")
     return lines
 
 
-def measures(groups: Mapping[str, Sequence[Run]]) -> list[str]:
-    """Which measures are missing, and FID's floor."""
+def measures(groups: Mapping[str, Sequence[Run]], study: bool) -> list[str]:
+    """Which measures are missing, and FID's floor; study: not of a single run, which has no FID."""
     finished = [run for group in groups.values() for run in group if not run.diverged]
     if not finished:
         return ["No run finished: there is nothing to compare."]
     lines = []
     if not known(finished, "mAP"):
-        lines.append("Ranking was not measured (config.evaluation.every_steps is negative).")
+        reason = "" if study else " (config.evaluation.every_steps is negative)"
+        lines.append(f"Ranking was not measured{reason}.")
     measured = len(known(finished, "fid_png"))
-    if not measured:
+    if not study:
+        lines.append("Generated images are measured by launch.py --mode=evaluate.")
+    elif not measured:
         lines.append(
             "FID and KID were not measured: they need the FID Inception's weights "
-            "(--config.inception=FILE)."
+            "(--config.inception=FILE) and config.evaluation.generated_images."
         )
-    elif measured < len(finished):
-        lines.append(f"FID was measured in {measured} of {len(finished)} finished runs.")
     floors = known(finished, "fid_real")
     if floors:
         lines.append(f"Real images against other real images, the floor, have FID {floors[0]:.2f}.")
@@ -71,7 +73,7 @@ def measures(groups: Mapping[str, Sequence[Run]]) -> list[str]:
 
 
 def _absent(runs: Sequence[Run], study_dir: Path) -> list[str]:
-    """Planned runs that are not over, by loss; none where there is no plan."""
+    """Losses times seeds of the plan without a result, by loss; none where there is no plan."""
     plan = read_plan(study_dir)
     if plan is None:
         return []

@@ -15,6 +15,7 @@ import ml_collections
 import numpy as np
 from absl import logging
 
+from dgnet_jax.ablation.points import choose_losses
 from dgnet_jax.ablation.report import notes, sections
 from dgnet_jax.ablation.report.comparisons import Painting, paint_first
 from dgnet_jax.ablation.report.runs import Run, by_label, read_run
@@ -23,7 +24,6 @@ from dgnet_jax.ablation.results import FINISHED, run_directory
 from dgnet_jax.atomic import replacing
 from dgnet_jax.data.pipeline import open_data
 from dgnet_jax.errors import InputError
-from dgnet_jax.losses import canonical_expression
 from dgnet_jax.swaps import choose_images
 
 FOLDER, PAGE, TEMPLATE = "report", "index.html", "template.html"
@@ -77,10 +77,11 @@ def write_run_report(
         train_images: as `write_report`'s.
     """
     workdir = Path(workdir)
+    (point,) = choose_losses(config.reconstruction_loss)
     result = {
         **metrics,
-        "loss": config.reconstruction_loss,
-        "expression": canonical_expression(config.reconstruction_loss),
+        "loss": point.label,
+        "expression": point.expression,
         "seed": config.seed,
         "status": FINISHED,
         "steps": config.total_steps,
@@ -115,6 +116,10 @@ def _write(
     html = render(title, notes.facts(runs, config), found)
     with replacing(page) as temporary:
         temporary.write_text(html, encoding="utf-8")
+    named = {picture.file for section in found for picture in section.pictures}
+    for file in folder.glob("*.png"):
+        if file.name not in named:  # of an earlier report with other losses
+            file.unlink()
     logging.info("wrote %s in %.1f s", page, time.perf_counter() - started)
     return page
 

@@ -132,6 +132,10 @@ def thesis_groups(labels: Sequence[str]) -> list[tuple[str, list[str]]]:
     if single and (single != [BASELINE] or not fused):
         groups.append(("Single losses", single))
     if fused:
-        title = "Fusions" if set(fused) <= set(FUSIONS) else "Fusions and other losses"
+        of_thesis = [label for label in fused if label in FUSIONS]
+        if of_thesis == fused:
+            title = "Fusions"
+        else:
+            title = "Fusions and other losses" if of_thesis else "Other losses"
         groups.append((title, [label for label in single if label == BASELINE] + fused))
     return groups

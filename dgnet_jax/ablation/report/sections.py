@@ -9,12 +9,14 @@ from pathlib import Path
 
 from PIL import Image
 
+from dgnet_jax.ablation.plan import read_plan
 from dgnet_jax.ablation.published import PUBLISHED
 from dgnet_jax.ablation.rendering import Table
 from dgnet_jax.ablation.report import comparisons, curves, notes
 from dgnet_jax.ablation.report.comparisons import Painting
 from dgnet_jax.ablation.report.runs import Run, thesis_groups
-from dgnet_jax.ablation.report.tables import divergence, run_table
+from dgnet_jax.ablation.report.tables import run_table
+from dgnet_jax.ablation.summary import divergence
 from dgnet_jax.ablation.tables import study_tables
 from dgnet_jax.figures import save_png
 
@@ -59,7 +61,8 @@ class Section:
 
 def results(groups: Groups, dataset: str, study_dir: Path) -> Section:
     """The thesis's tables, the other measures, and the differences to l1."""
-    section = Section("Results", notes.coverage(groups, study_dir) + notes.measures(groups))
+    study = read_plan(study_dir) is not None
+    section = Section("Results", notes.coverage(groups, study_dir) + notes.measures(groups, study))
     if any(label in PUBLISHED.get(dataset, {}) for label in groups):
         section.text.append(
             "The shaded columns are the thesis's published values for full-size networks and "
@@ -82,10 +85,9 @@ def metric_curves(folder: Path, groups: Groups) -> Section:
             if not any(metric in run.evaluations for run in runs):
                 continue
             caption = f"{name} over training steps{f': {title.lower()}' if title else ''}."
-            if any(len(group) > 1 for group in part.values()):
+            if any(_finished(group) > 1 for group in part.values()):
                 caption += " A line is the mean over seeds, its band their range."
-            if any(run.diverged for run in runs):
-                caption += " A cross ends a run that diverged."
+            caption += _crosses(runs)
             picture = _save(
                 folder,
                 f"curve_{name}_{title}" if title else f"curve_{name}",
@@ -105,14 +107,14 @@ def training_curves(folder: Path, groups: Groups) -> Section:
         plot = curves.training_curves(runs)
         if plot is None:
             continue
-        seeds = ", mean and range over seeds" if len(runs) > 1 else ""
+        seeds = ", mean and range over seeds" if _finished(runs) > 1 else ""
         picture = _save(
             folder,
             f"training_{label}",
             curves.draw(plot),
             alt=f"Plots of the terms of the objective over training steps with {label}",
             caption=f"{label}: terms of the objective, before their weights, over training "
-            f"steps{seeds}.",
+            f"steps{seeds}.{_crosses(runs)}",
             photograph=False,
         )
         section.pictures.append(picture)
@@ -142,7 +144,7 @@ def pictures(
                 comparisons.side_by_side(chosen),
                 alt="Rows of an appearance image, a structure image, and what "
                 f"{_listed(labels)} make of the two",
-                caption=(f"{title}. " if len(parts) > 1 else "") + _origins(chosen),
+                caption=(f"{title}. " if len(parts) > 1 else "") + _origins(chosen) + _fids(chosen),
             )
         )
     for label, painting in paintings.items():
@@ -188,7 +190,7 @@ def run_list(groups: Groups) -> Section:
 
 def slug(text: str) -> str:
     """A file name or an anchor: other characters than letters, digits and _.+- become one _."""
-    return re.sub(r"[^A-Za-z0-9_.+-]+", "_", text).strip("_")
+    return re.sub(r"[^A-Za-z0-9_.+-]+", "_", text)
 
 
 def _save(
@@ -218,7 +220,8 @@ def _origin(painting: Painting) -> str:
     """Whose picture it is, and of a diverged run that it is."""
     run, step = painting.run, f"step {painting.step:,}"
     if run.diverged:
-        return f"{run.label}, seed {run.seed}, {divergence(run)}: its last good checkpoint, {step}."
+        what = divergence(run.result)
+        return f"{run.label}, seed {run.seed}, {what}: its last good checkpoint, {step}."
     return f"{run.label}, seed {run.seed}, {step}."
 
 
@@ -230,6 +233,21 @@ def _origins(paintings: Sequence[Painting]) -> str:
     seed, step = next(iter(common))
     diverged = [_origin(one) for one in paintings if one.run.diverged]
     return " ".join([f"Seed {seed}, step {step:,}.", *diverged])
+
+
+def _fids(paintings: Sequence[Painting]) -> str:
+    """What stands above the columns, for those who cannot read it there."""
+    found = {one.run.label: one.run.result.get("fid_png") for one in paintings}
+    known = [f"{label} {fid:.2f}" for label, fid in found.items() if fid is not None]
+    return f" FID (PNG): {', '.join(known)}." if known else ""
+
+
+def _finished(runs: Sequence[Run]) -> int:
+    return sum(not run.diverged for run in runs)
+
+
+def _crosses(runs: Sequence[Run]) -> str:
+    return " A cross ends a run that diverged." if _finished(runs) < len(runs) else ""
 
 
 def _listed(names: Sequence[str]) -> str:

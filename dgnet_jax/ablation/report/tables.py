@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from dgnet_jax.ablation.rendering import Cell, Table
 from dgnet_jax.ablation.report.runs import Run
-from dgnet_jax.ablation.summary import METRICS
+from dgnet_jax.ablation.summary import METRICS, divergence
 
 _SHOWN = ("fid", "fid_jpeg", "kid", "rank1", "rank5", "rank10", "mAP")
 _UNKNOWN = "–"
@@ -21,7 +21,7 @@ def run_table(groups: Mapping[str, Sequence[Run]]) -> Table:
             run.label,
             str(run.result.get("expression") or run.label),
             str(run.seed),
-            divergence(run) if run.diverged else str(run.result.get("status")),
+            divergence(run.result) if run.diverged else str(run.result.get("status")),
             _number(run, "steps", 1, 0),
         ]
         if timed:
@@ -37,13 +37,6 @@ def known(runs: Sequence[Run], field: str) -> list[float]:
     """The values of a field that were measured."""
     values = [run.result.get(field) for run in runs]
     return [float(value) for value in values if value is not None]
-
-
-def divergence(run: Run) -> str:
-    """Where a run diverged: "diverged at step 812 (self_reconstruction)"."""
-    step, loss = run.result.get("diverged_step"), run.result.get("diverged_loss")
-    where = "" if step is None else f" at step {step:,}"
-    return f"diverged{where}{f' ({loss})' if loss else ''}"
 
 
 def _number(run: Run, field: str, factor: float, digits: int) -> str:
