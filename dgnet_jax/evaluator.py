@@ -49,6 +49,8 @@ Report = dict[str, Any]
 ImageMetrics = Callable[[ml_collections.ConfigDict, DGNet, ReidData], Mapping[str, Any]]
 
 FILE = "evaluation.json"
+# Readers of any data set of one's own.
+_OWN_DATA = ("folder", "csv")
 _PICTURED_QUERIES = 5
 _CMC_LENGTH = 50
 _PACKAGES = ("jax", "jaxlib", "flax", "numpy", "scipy")
@@ -124,7 +126,7 @@ def evaluate_fully(
         workdir: of the run; with `config.released` any folder for the results.
         step: which checkpoint; the latest by default.
         output: the JSON file; by default `evaluation.json` in the work directory, and
-            `evaluation_on_NAME.json` if the data set is another one than the training's, or
+            `evaluation_on_NAME.json` (of one's own, `evaluation_on_folder_NAME.json`) if the data set is another one than the training's, or
             `evaluation_of_FILE.json` of released weights. Pictures go to a folder of that name
             beside it.
         queries: file names of the queries to draw; a seeded choice by default.
@@ -167,7 +169,7 @@ def evaluate_fully(
         pictures = _draw(config, model, data, rows, (query, gallery), chosen, file.with_suffix(""))
     report = {
         "trained_on": trained_on,
-        "evaluated_on": config.data.name,
+        "evaluated_on": _data_name(config),
         "data_root": config.data.root,
         "source": model.source,
         "step": model.step,
@@ -221,16 +223,24 @@ def _trained_on(config: ml_collections.ConfigDict, workdir: str | Path) -> str:
     if config.get("released", ""):
         return "unknown (released weights)"
     if (Path(workdir) / CONFIG_FILE).exists():
-        return load_config(workdir).data.name
-    return config.data.name
+        return _data_name(load_config(workdir))
+    return _data_name(config)
+
+
+def _data_name(config: ml_collections.ConfigDict) -> str:
+    """Of the data set; one's own are told apart by their folders' or tables' names."""
+    name = config.data.name
+    return f"{name} {Path(config.data.root).stem}" if name in _OWN_DATA else name
 
 
 def _default_file(workdir: Path, config: ml_collections.ConfigDict, trained_on: str) -> Path:
     """Another data set's report does not replace that of the run's own."""
     if config.get("released", ""):
         return workdir / f"evaluation_of_{Path(config.released).stem}.json"
-    other = trained_on != config.data.name
-    return workdir / (f"evaluation_on_{config.data.name}.json" if other else FILE)
+    name = _data_name(config)
+    return workdir / (
+        FILE if name == trained_on else f"evaluation_on_{name.replace(' ', '_')}.json"
+    )
 
 
 def _check_output(file: Path) -> None:
@@ -253,7 +263,7 @@ def _warn_of_lost_detail(config: ml_collections.ConfigDict, trained_on: str) -> 
     """Another data set's images may be larger than those that the run keeps in memory."""
     data = config.data
     kept, used = (data.cache_height, data.cache_width), (data.height, data.width)
-    if trained_on != data.name and (kept[0] < used[0] or kept[1] < used[1]):
+    if trained_on != _data_name(config) and (kept[0] < used[0] or kept[1] < used[1]):
         logging.warning(
             "%s: images are kept at %d x %d pixels, as in the run; larger ones lose detail. "
             "--config.data.cache_height=%d --config.data.cache_width=%d keeps it and takes %.1f "

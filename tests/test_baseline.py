@@ -177,9 +177,22 @@ def test_a_baseline_is_evaluated_on_people_it_was_not_trained_with(root, tmp_pat
     other = trained.get_config(str(tmp_path))
     other.data.name, other.data.root = "folder", str(root)
     found = evaluate_fully(other, tmp_path)
-    assert (found["trained_on"], found["evaluated_on"]) == ("market1501", "folder")
-    assert (tmp_path / "evaluation_on_folder.json").is_file()
+    assert (found["trained_on"], found["evaluated_on"]) == ("market1501", f"folder {root.name}")
+    assert (tmp_path / f"evaluation_on_folder_{root.name}.json").is_file()
     assert 0 < found["ranking"][0]["metrics"]["mAP"] <= 1
+
+
+def test_two_data_sets_of_ones_own_have_reports_of_their_own(root, tmp_path):
+    save_run(tmp_path, {"baseline": True, "data.name": "folder", "data.root": str(root)})
+    config = trained.get_config(str(tmp_path))
+    evaluate_fully(config, tmp_path)
+    own = (tmp_path / "evaluation.json").read_bytes()
+    shutil.copytree(root, tmp_path / "others")
+    config.data.root = str(tmp_path / "others")
+    found = evaluate_fully(config, tmp_path)
+    assert (found["trained_on"], found["evaluated_on"]) == (f"folder {root.name}", "folder others")
+    assert (tmp_path / "evaluation_on_folder_others.json").is_file()
+    assert (tmp_path / "evaluation.json").read_bytes() == own
 
 
 def test_released_weights_are_no_baseline(root, tmp_path):

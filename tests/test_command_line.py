@@ -66,8 +66,8 @@ def test_a_run_is_evaluated_on_another_data_set_by_overriding_its_fields(
     ).said()
     assert f"Trained on market1501 ({TRAINED_WITH} identities, step {STEP}, l1), eval" in said
     assert "k1 4, k2 6, lambda 0.3" in said
-    report = json.loads((run / "evaluation_on_folder.json").read_text())
-    assert report["evaluated_on"] == "folder"
+    report = json.loads((run / f"evaluation_on_folder_{strangers.name}.json").read_text())
+    assert report["evaluated_on"] == f"folder {strangers.name}"
     assert report["config"].endswith(f"trained.py:{run}")
     assert report["configuration"]["data"]["root"] == str(strangers)
 

@@ -239,22 +239,25 @@ def test_a_network_is_evaluated_on_people_it_was_not_trained_with(run, config, s
 
     result = evaluator.evaluate_fully(other, run, image_metrics=image_metrics)
     assert seen == [("folder", STEP, OTHER)]
-    assert (result["trained_on"], result["evaluated_on"]) == ("market1501", "folder")
+    assert (result["trained_on"], result["evaluated_on"]) == (
+        "market1501",
+        f"folder {strangers.name}",
+    )
     assert result["identities"] == TRAINED_WITH
     assert open_data(other).num_identities == OTHER
     assert [row["name"] for row in result["ranking"]] == ["alpha 0.5", "alpha 0", "fine only"]
     table = report.evaluation_table(result)
     assert "Trained on market1501" in table
-    assert "evaluated on folder" in table
+    assert f"evaluated on folder {strangers.name}" in table
     assert "No multi-query" in table
     assert re.search(r"\| generated, PNG +\| +12.5 \|", table)
     assert "\n60 generated." in table
     assert table.endswith("\nas PNG")
     # The run's own report stays.
     assert (run / "evaluation.json").read_bytes() == own
-    written = json.loads((run / "evaluation_on_folder.json").read_text())
+    written = json.loads((run / f"evaluation_on_folder_{strangers.name}.json").read_text())
     assert written["generated_images"] == images
-    assert (run / "evaluation_on_folder" / "cmc.png").exists()
+    assert (run / f"evaluation_on_folder_{strangers.name}" / "cmc.png").exists()
 
 
 def test_chosen_queries_and_another_output(run, config, people, tmp_path):
