@@ -125,10 +125,10 @@ def evaluate_fully(
             run's own).
         workdir: of the run; with `config.released` any folder for the results.
         step: which checkpoint; the latest by default.
-        output: the JSON file; by default `evaluation.json` in the work directory, and
-            `evaluation_on_NAME.json` (of one's own, `evaluation_on_folder_NAME.json`) if the data set is another one than the training's, or
-            `evaluation_of_FILE.json` of released weights. Pictures go to a folder of that name
-            beside it.
+        output: the JSON file; by default `evaluation.json` in the work directory;
+            `evaluation_on_NAME.json` (of one's own data `evaluation_on_folder_NAME.json`) if the
+            data set is another one than the training's; or `evaluation_of_FILE.json` of released
+            weights. Pictures go to a folder of that name beside it.
         queries: file names of the queries to draw; a seeded choice by default.
         image_metrics: measures generated images; gets (config, model, data). What it returns is
             the report's "generated_images" and the second part of its table.
