@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import traceback
 
 from absl import flags
 
@@ -19,6 +20,10 @@ def parse_flags(argv: list[str]) -> list[str]:
     try:
         return flags.FLAGS(argv)
     except AttributeError as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        for frame in reversed(frames):
+            if frame.name == "get_config":  # the user's own file
+                sys.exit(f"error: --config: {frame.filename}, line {frame.lineno}: {error}")
         sys.exit(f"error: --config has no such field: {error}. configs/base.py lists all")
     except (flags.Error, OSError, KeyError, TypeError, ValueError) as error:
         # config_flags passes the error of a config file on as the text of its traceback.

@@ -108,3 +108,18 @@ def test_a_folder_that_is_no_run_is_told(launcher, tmp_path):
     process = launcher.start(tmp_path, "--mode=evaluate", config=None)
     assert process.end() == 1
     assert f"error: {tmp_path}: no config.json in it" in process.said()
+
+
+@pytest.mark.slow
+def test_an_error_in_ones_own_configuration_is_told_with_its_line(launcher, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from configs import market\n\n\ndef get_config():\n    config = market.get_config()\n"
+        "    config.data.nme.part = 1\n    return config\n"
+    )
+    process = launcher.start(tmp_path / "run", config=str(file))
+    assert process.end() == 1
+    said = process.said()
+    assert re.search(r"error: --config: .*mine\.py, line 6: .*nme", said), said
+    assert "Traceback" not in said
+    assert not (tmp_path / "run").exists()
