@@ -15,10 +15,10 @@ from processes import Launcher, rows, saved_steps
 pytestmark = pytest.mark.slow
 
 # The second loss overflows float32 in its first step.
-LOSSES, SEEDS = ("l1", "1e38mse", "l1_rmse"), (0, 1)
+LOSSES, SEEDS = ("l1_rmse", "1e38mse"), (0, 1)
 FLAGS = (
     "--mode=ablate",
-    "--losses=l1,1e38*mse,l1_rmse",
+    "--losses=l1_rmse,1e38*mse",
     "--seeds=0,1",
     "--config.teacher.total_steps=6",
     "--config.total_steps=20",
@@ -56,6 +56,14 @@ def results(workdir: Path) -> dict[tuple[str, int], dict[str, Any]]:
     return found
 
 
+def tables(workdir: Path) -> dict[str, str]:
+    """What was made of all results: the tables, and results.json without what is each study's."""
+    found = {file.name: file.read_text() for file in (workdir / "tables").iterdir()}
+    whole = json.loads((workdir / "results.json").read_text())
+    kept = [{name: row[name] for name in row if name not in OWN} for row in whole]
+    return found | {"results.json": json.dumps(kept)}
+
+
 def over(workdir: Path) -> int:
     return len(list(workdir.glob("runs/*/*/result.json")))
 
@@ -65,7 +73,7 @@ def test_a_study_trains_its_teacher_once_and_compiles_each_loss_once(uninterrupt
     # The teacher's step, and one for each loss, whatever the number of seeds.
     assert said.count("Finished tracing step for jit") == 1 + len(LOSSES)
     assert said.count("teacher step 6 evaluated") == 1
-    assert not (run_folder(uninterrupted, "l1", 1) / "teacher").exists()
+    assert not (run_folder(uninterrupted, "l1_rmse", 1) / "teacher").exists()
 
 
 def test_a_study_measures_each_run_and_goes_on_after_one_that_diverges(uninterrupted):
@@ -78,10 +86,10 @@ def test_a_study_measures_each_run_and_goes_on_after_one_that_diverges(uninterru
             assert (row["status"], row["steps"]) == ("finished", 20)
             assert 0 < row["mAP"] <= 1 and row["generated"] == row["real"] > 0
             assert 0 <= row["identity_consistency"] <= 1
-    # The seed matters, and so does the loss.
-    assert len({row["diversity"] for row in found.values() if row["diversity"]}) == 4
+    # The seed matters.
+    assert len({row["diversity"] for row in found.values() if row["diversity"]}) == 2
     said = (uninterrupted / "said.txt").read_text()
-    assert "study: run 6 of 6" in said
+    assert "study: run 4 of 4" in said
     assert "1e+38\\*mse, seed 0: diverged at step 1" in said
     assert (uninterrupted / "report" / "index.html").is_file()
 
@@ -104,8 +112,8 @@ def test_a_study_killed_at_three_random_moments_comes_to_the_same_results(
     moments = random.Random(0)
     for after in (
         lambda: bool(saved_steps(workdir / "teacher", "teacher")),
-        lambda: bool(saved_steps(run_folder(workdir, "l1", 0), "dgnet")[2:]),
-        lambda: over(workdir) >= 3,
+        lambda: bool(saved_steps(run_folder(workdir, "l1_rmse", 0), "dgnet")[2:]),
+        lambda: over(workdir) >= 2,
     ):
         run = launcher.start(workdir, *FLAGS)
         run.wait_until(after)
@@ -114,10 +122,12 @@ def test_a_study_killed_at_three_random_moments_comes_to_the_same_results(
         run.kill()
         assert run.end() == -signal.SIGKILL
     finished = {file: file.stat().st_mtime_ns for file in workdir.glob("runs/*/*/result.json")}
-    assert 3 <= len(finished) < 6
+    assert 2 <= len(finished) < 4
     launcher.finish(workdir, *FLAGS)
     assert results(workdir) == results(uninterrupted)
     assert {file: file.stat().st_mtime_ns for file in finished} == finished
+    assert tables(workdir) == tables(uninterrupted)
+    assert (workdir / "report" / "index.html").is_file()
 
 
 def test_sigterm_saves_and_the_study_goes_on(launcher, uninterrupted, tmp_path):
@@ -125,7 +135,7 @@ def test_sigterm_saves_and_the_study_goes_on(launcher, uninterrupted, tmp_path):
     workdir.mkdir()
     shutil.copytree(uninterrupted / "teacher", workdir / "teacher")
     run = launcher.start(workdir, *FLAGS)
-    log = run_folder(workdir, "l1", 0) / "metrics.jsonl"
+    log = run_folder(workdir, "l1_rmse", 0) / "metrics.jsonl"
     run.wait_until(lambda: log.exists() and len(rows(log.parent)) > 3)
     run.terminate()
     assert run.end() == 143, run.said()
@@ -145,6 +155,7 @@ def test_two_shards_at_once_share_one_teacher_and_either_reports_all(
     assert sum("teacher step 6 evaluated" in text for text in said) == 1
     assert results(workdir) == results(uninterrupted)
     assert any("Not over yet" not in text for text in said)
+    assert tables(workdir) == tables(uninterrupted)
 
 
 def test_a_study_of_another_configuration_is_refused(launcher, uninterrupted):
