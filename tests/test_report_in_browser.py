@@ -75,7 +75,7 @@ def chromium(profile: Path, *arguments: str) -> str:
         f"--user-data-dir={profile}",
         *arguments,
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
