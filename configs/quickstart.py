@@ -36,19 +36,19 @@ def get_config(variant: str = "l1") -> ml_collections.ConfigDict:
     config.teacher.learning_rate = 0.05
     config.teacher.warmup_steps = 20
     config.teacher.milestones = (200, 270)
-    config.total_steps = 450
+    config.total_steps = 400
     config.ramp.start = 150
     config.ramp.scale = 5e-3
     # The generator learns beside an E_a that knows these few people already: at the published 0.5
     # its identity term outweighs the reconstruction, and all images turn into one gray.
     config.weights.generated_identity = 0.05
     config.optimizer.generator_learning_rate = 5e-4
-    config.optimizer.milestones = (360, 425)
+    config.optimizer.milestones = (320, 380)
     config.evaluation.batch_size = 64
-    config.evaluation.every_steps = 225
+    config.evaluation.every_steps = 200
     config.log.every_steps = 25
-    config.log.image_every_steps = 225
+    config.log.image_every_steps = 200
     config.log.image_rows = 6
-    config.log.checkpoint_every_steps = 150
+    config.log.checkpoint_every_steps = 100
     config.report = True
     return base.apply_variant(config, variant, {})
