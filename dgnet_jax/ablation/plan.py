@@ -11,6 +11,7 @@ import ml_collections
 from configs import base
 from dgnet_jax import workdir as work_directory
 from dgnet_jax.ablation.points import Point
+from dgnet_jax.ablation.stored import read_stored
 from dgnet_jax.atomic import replacing
 from dgnet_jax.errors import InputError
 
@@ -41,17 +42,8 @@ def read_plan(study: Path) -> dict[str, Any] | None:
     Raises:
         InputError: the file is not what `save_plan` writes.
     """
-    path = study / FILE
     hint = "Restore it, or use another --workdir."
-    try:
-        plan = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except ValueError as error:
-        raise InputError(f"{path}: not valid JSON ({error}). {hint}") from error
-    if not isinstance(plan, dict) or not plan.keys() >= {"losses", "seeds", "config"}:
-        raise InputError(f"{path}: not a study, which has losses, seeds and config. {hint}")
-    return plan
+    return read_stored(study / FILE, "a study", ("losses", "seeds", "config"), hint)
 
 
 def refuse_other_plan(

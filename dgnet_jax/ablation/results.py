@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dgnet_jax.ablation.stored import read_stored
 from dgnet_jax.atomic import replacing
-from dgnet_jax.errors import InputError
 from dgnet_jax.losses import FUSIONS, LOSSES
 
 Row = dict[str, Any]
@@ -16,7 +16,7 @@ Row = dict[str, Any]
 RUNS, FILE = "runs", "result.json"
 FINISHED, DIVERGED = "finished", "diverged"
 # Without these a file is no result.
-_ESSENTIAL = {"loss", "expression", "seed", "status"}
+_ESSENTIAL = ("loss", "expression", "seed", "status")
 RANKING = ("rank1", "rank5", "rank10", "rank20", "mAP", "mAP_standard", "mINP")
 COUNTS = ("queries", "gallery")
 IMAGES = (
@@ -81,19 +81,8 @@ def read_result(folder: Path) -> Row | None:
     Raises:
         InputError: the file is not what `write_result` writes.
     """
-    path = folder / FILE
     hint = "Delete it to have the run measured again."
-    try:
-        row = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except ValueError as error:
-        raise InputError(f"{path}: not valid JSON ({error}). {hint}") from error
-    if not isinstance(row, dict) or not row.keys() >= _ESSENTIAL:
-        raise InputError(
-            f"{path}: not the result of a run, which has {', '.join(sorted(_ESSENTIAL))}. {hint}"
-        )
-    return row
+    return read_stored(folder / FILE, "the result of a run", _ESSENTIAL, hint)
 
 
 def read_results(study: Path) -> list[Row]:
