@@ -12,6 +12,7 @@ import resource
 import statistics
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from dgnet_jax.models import build_networks
 from dgnet_jax.parallel import place
 from dgnet_jax.shared import make_train_step
 from dgnet_jax.state import make_optimizers
+from dgnet_jax.train_step import active_terms
 from dgnet_jax.trainer import initial_state
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/, with its variant.")
@@ -51,11 +53,11 @@ def main(_: list[str]) -> None:
     networks, optimizers = build_networks(config, _IDENTITIES), make_optimizers(config)
     images = jnp.zeros((2, config.data.height, config.data.width, 3))
     teacher = placement.put_state(jax.jit(networks.teacher.init)(jax.random.key(0), images))
-    state = placement.put_state(initial_state(config, networks, optimizers, None))
+    state = initial_state(config, networks, optimizers, None, placement)
     # Past every ramp and before the first milestone, so that each term has its full weight.
     ramp_steps = int(2 * max(config.weights.teacher, config.weights.cycle) / config.ramp.scale)
     start = 0 if _PHASE.value == "start" else config.ramp.start + ramp_steps
-    state = state.replace(step=placement.put_state(jnp.asarray(start, jnp.int32)))
+    state = replace(state, step=placement.put_state(jnp.asarray(start, jnp.int32)))
 
     rng = np.random.default_rng(0)
     size = (config.data.cache_height, config.data.cache_width)
@@ -63,12 +65,15 @@ def main(_: list[str]) -> None:
     sampler = PairSampler(rng.integers(0, _IDENTITIES, _CACHED_IMAGES), config.batch_size, 0)
 
     def batch(step: int):
-        return placement.put_batch(gather_pairs(cache, sampler.batch(step)))
+        chosen = sampler.batch(step)
+        return placement.put_batch(
+            config.batch_size, lambda rows: gather_pairs(cache, chosen[rows])
+        )
 
     started = time.perf_counter()
     step = (
         jax.jit(
-            make_train_step(config, networks, optimizers),
+            make_train_step(config, networks, optimizers, active_terms(config, start)),
             in_shardings=(placement.replicated, placement.replicated, placement.sharded),
             out_shardings=placement.replicated,
             donate_argnums=0,
