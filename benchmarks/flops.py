@@ -15,7 +15,8 @@ def count_flops(jaxpr: core.Jaxpr) -> float:
     """Multiplications and additions of all `dot_general` and `conv_general_dilated` of a program.
 
     A loop counts as often as it runs (a `while`, whose trips are unknown, once), of the branches of
-    a `cond` the dearest. Zeros of padding count; those that a dilated input is spread with do not.
+    a `cond` the dearest, of `platform_dependent` forms the default one. Zeros of padding count;
+    those that a dilated input is spread with do not.
 
     Args:
         jaxpr: such as `jax.jit(f).trace(*arguments).jaxpr.jaxpr`.
@@ -28,20 +29,24 @@ def count_flops(jaxpr: core.Jaxpr) -> float:
         elif name == "conv_general_dilated":
             total += _of_convolution(equation)
         elif name == "cond":
-            total += max(count_flops(branch.jaxpr) for branch in equation.params["branches"])
+            branches = equation.params["branches"]
+            platforms = equation.params.get("branches_platforms")
+            if platforms is not None:
+                branches = [branches[platforms.index(None)]]
+            total += max(count_flops(branch.jaxpr) for branch in branches)
         else:
             repeats = equation.params["length"] if name == "scan" else 1
             total += repeats * sum(map(count_flops, _inner(equation)))
     return total
 
 
-def _of_dot(equation: core.JaxprEqn) -> float:
+def _of_dot(equation: Any) -> float:
     (contracted, _), _ = equation.params["dimension_numbers"]
     left, result = equation.invars[0].aval.shape, equation.outvars[0].aval.shape
     return 2.0 * math.prod(result) * math.prod(left[axis] for axis in contracted)
 
 
-def _of_convolution(equation: core.JaxprEqn) -> float:
+def _of_convolution(equation: Any) -> float:
     parameters = equation.params
     kernel, result = equation.invars[1].aval.shape, equation.outvars[0].aval.shape
     # The kernel's own order: output channels, input channels of a group, then rows and columns.
@@ -49,7 +54,7 @@ def _of_convolution(equation: core.JaxprEqn) -> float:
     return 2.0 * math.prod(result) * window / math.prod(parameters["lhs_dilation"])
 
 
-def _inner(equation: core.JaxprEqn) -> Iterator[core.Jaxpr]:
+def _inner(equation: Any) -> Iterator[core.Jaxpr]:
     """The programs that an equation runs; of a custom derivative the function, not its rule."""
     for value in equation.params.values():
         for candidate in value if isinstance(value, tuple | list) else (value,):

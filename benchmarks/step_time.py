@@ -9,8 +9,8 @@ device synchronised; `gather` is what preparing the next batch costs, which trai
 
 Variants: --scan=K puts K steps into one dispatch, --upsample chooses a form of the decoder's
 upsampling convolution, --stage=teacher takes the teacher's step. --steps=0 only compiles: with
-JAX_COMPILATION_CACHE_DIR set, another start with the same flags then finds the program there, and so
-does a training with the same configuration (--scan and --upsample aside).
+JAX_COMPILATION_CACHE_DIR set, another start with the same flags then finds the program there, and
+so does a training with the same configuration (--scan and --upsample aside).
 """
 
 import json
@@ -19,6 +19,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +29,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from absl import app, flags
+from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import config_flags
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -36,10 +38,9 @@ from benchmarks.flops import count_flops
 from dgnet_jax import teacher as teacher_stage
 from dgnet_jax.data.pipeline import gather_labelled, gather_pairs
 from dgnet_jax.data.sampling import ClassificationSampler, PairSampler
-from dgnet_jax.errors import InputError
 from dgnet_jax.models import blocks, build_networks, build_teacher
-from dgnet_jax.parallel import Placement, place
 from dgnet_jax.shared import Shared, make_train_step, seed_key
+from dgnet_jax.train_step import active_terms
 from dgnet_jax.trainer import initial_state
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/, with its variant.")
@@ -55,8 +56,8 @@ _UPSAMPLE = flags.DEFINE_enum(
     "upsample",
     None,
     ["phases", "plain"],
-    "The decoder's upsampling convolution as four phases of 3x3, or as it is written down (repeat, "
-    "reflection padding, 5x5); the platform's own form by default.",
+    "All convolutions in the plain form of accelerators, but the decoder's upsampling one as four "
+    "phases of 3x3, or it too (repeat, reflect, 5x5); by default as the platform has them.",
 )
 _TRACE = flags.DEFINE_string("trace", None, "A folder for a jax.profiler trace of one step.")
 _IDENTITIES = 751
@@ -68,9 +69,9 @@ class Program(NamedTuple):
     """A step to time.
 
     Attributes:
-        step: jitted, (state, *rest) -> (state, losses); the state is donated.
+        step: compiled for all devices, (state, *rest) -> (state, losses); the state is donated.
         state: on the device.
-        rest: batch number -> the other arguments, on the device.
+        rest: number of a dispatch -> the other arguments, on the device.
         images: real images that one dispatch learns from.
     """
 
@@ -80,43 +81,40 @@ class Program(NamedTuple):
     images: int
 
 
-def dgnet_program(config: ml_collections.ConfigDict, placement: Placement) -> Program:
+def dgnet_program(config: ml_collections.ConfigDict) -> Program:
     """The step of DG-Net as training compiles it, or several of them in one dispatch."""
     shared = Shared(config)
     shared.networks = build_networks(config, _IDENTITIES)
-    images = jnp.zeros((2, config.data.height, config.data.width, 3))
-    teacher = placement.put_state(jax.jit(shared.networks.teacher.init)(jax.random.key(0), images))
-    state = placement.put_state(initial_state(config, shared.networks, shared.optimizers, None))
+    placement, networks, size = shared.placement, shared.networks, config.batch_size
+    placement.check_batch("batch_size", size)
+    blank = jnp.zeros((2, config.data.height, config.data.width, 3))
+    teacher = placement.compile_init(networks.teacher.init)(jax.random.key(0), blank)
+    state = initial_state(config, networks, shared.optimizers, None, placement)
     # Past every ramp and before the first milestone, so that each term has its full weight.
     ramp_steps = int(2 * max(config.weights.teacher, config.weights.cycle) / config.ramp.scale)
     start = 0 if _PHASE.value == "start" else config.ramp.start + ramp_steps
-    state = state.replace(step=placement.put_state(jnp.asarray(start, jnp.int32)))
+    state = replace(state, step=placement.put_state(jnp.asarray(start, jnp.int32)))
     images, labels = _random_data(config)
-    sampler = PairSampler(labels, config.batch_size, 0)
+    sampler = PairSampler(labels, size, 0)
     key = placement.put_state(seed_key(config))
+
+    def batch(step: int) -> Any:
+        chosen = sampler.batch(step)
+        return placement.put_batch(size, lambda rows: gather_pairs(images, chosen[rows]))
+
     count = _SCAN.value
     if count == 1:
+        step = shared.step(config, start)
+        return Program(step, state, lambda index: (teacher, batch(index), key), 2 * size)
 
-        def batch(step: int) -> tuple[Any, ...]:
-            gathered = gather_pairs(images, sampler.batch(step))
-            return teacher, placement.put_batch(gathered), key
-
-        return Program(shared.step(config), state, batch, 2 * config.batch_size)
-
-    one = make_train_step(config, shared.networks, shared.optimizers)
-    stacked = jax.sharding.NamedSharding(
-        placement.mesh, jax.sharding.PartitionSpec(None, *placement.sharded.spec)
-    )
+    one = make_train_step(config, networks, shared.optimizers, active_terms(config, start))
 
     def several(state: Any, teacher: Any, batches: Any, key: Any) -> Any:
         state, losses = jax.lax.scan(lambda s, b: one(s, teacher, b, key), state, batches)
         return state, jax.tree.map(lambda values: values[-1], losses)
 
-    def batches(index: int) -> tuple[Any, ...]:
-        steps = range(index * count, (index + 1) * count)
-        parts = [gather_pairs(images, sampler.batch(step)) for step in steps]
-        return teacher, jax.device_put(jax.tree.map(lambda *p: np.stack(p), *parts), stacked), key
-
+    stacked = NamedSharding(placement.mesh, PartitionSpec(None, *placement.sharded.spec))
+    stack = jax.jit(lambda *parts: jax.tree.map(lambda *p: jnp.stack(p), *parts))
     replicated = placement.replicated
     step = jax.jit(
         several,
@@ -124,25 +122,28 @@ def dgnet_program(config: ml_collections.ConfigDict, placement: Placement) -> Pr
         out_shardings=replicated,
         donate_argnums=0,
     )
-    return Program(step, state, batches, 2 * config.batch_size * count)
+
+    def batches(index: int) -> tuple[Any, ...]:
+        parts = [batch(number) for number in range(index * count, (index + 1) * count)]
+        return teacher, jax.device_put(stack(*parts), stacked), key
+
+    return Program(step, state, batches, 2 * size * count)
 
 
-def teacher_program(config: ml_collections.ConfigDict, placement: Placement) -> Program:
+def teacher_program(config: ml_collections.ConfigDict) -> Program:
     """The step of the teacher as training compiles it."""
-    size = config.teacher.batch_size
+    placement, size = Shared(config).placement, config.teacher.batch_size
+    placement.check_batch("teacher.batch_size", size)
     teacher, optimizer = build_teacher(config, _IDENTITIES), teacher_stage.make_optimizer(config)
-    state = placement.put_state(teacher_stage.init_teacher(config, teacher, optimizer))
+    state = teacher_stage.init_teacher(config, teacher, optimizer, placement)
     images, labels = _random_data(config)
     sampler = ClassificationSampler(labels, size, 0)
-    step = jax.jit(
-        teacher_stage.make_step(config, teacher, optimizer),
-        in_shardings=(placement.replicated, placement.sharded),
-        out_shardings=placement.replicated,
-        donate_argnums=0,
-    )
+    make = partial(teacher_stage.make_step, config, teacher, optimizer)
+    step = placement.compile_step(make, arguments=2, batch_argument=1)
 
     def batch(step: int) -> tuple[Any, ...]:
-        return (placement.put_batch(gather_labelled(images, sampler.batch(step))),)
+        chosen = sampler.batch(step)
+        return (placement.put_batch(size, lambda rows: gather_labelled(images, chosen[rows])),)
 
     return Program(step, state, batch, size)
 
@@ -155,36 +156,39 @@ def _random_data(config: ml_collections.ConfigDict) -> tuple[np.ndarray, np.ndar
     return images, rng.integers(0, _IDENTITIES, _CACHED_IMAGES)
 
 
-def choose_upsampling(form: str | None) -> str:
-    """Makes the decoder use a form of `upsample_convolve`, and names the one in use."""
-    forms = {
-        "phases": getattr(blocks, "_upsample_by_phases", None),
-        "plain": getattr(blocks, "_upsample_plainly", None),
-    }
+def choose_upsampling(form: str | None) -> None:
+    """Makes all convolutions take the accelerators' form, the upsampling one that of `form`."""
     if form is None:
-        return "the platform's"
-    if forms[form] is None:
-        raise InputError(f"--upsample={form}: dgnet_jax.models.blocks has no such form")
-    blocks.upsample_convolve = forms[form]
-    return form
+        return
+    plainly = blocks._plainly
+
+    def convolution(x: Any, kernel: Any, geometry: Any, forward_mode: bool = False) -> Any:
+        if geometry.upsample and form == "phases":
+            return blocks._upsample_by_phases(x, kernel)
+        return plainly(x, kernel, geometry)
+
+    for platform in ("_plainly", "_on_a_cpu"):
+        setattr(blocks, platform, convolution)
 
 
 def measure(program: Program, steps: int, trace: str | None) -> dict[str, Any]:
     """Compiles a program, times its dispatches and traces one more."""
     hits: list[str] = []
-    jax.monitoring.register_event_listener(lambda name, **_: hits.append(name))
+    jax.monitoring.register_event_listener(lambda event, **_: hits.append(event))
     started = time.perf_counter()
-    traced = program.step.trace(program.state, *program.rest(0))
-    lowered = traced.lower()
-    traced_at = time.perf_counter()
-    step = lowered.compile()
-    result: dict[str, Any] = {
-        "trace_seconds": round(traced_at - started, 1),
-        "compile_seconds": round(time.perf_counter() - traced_at, 1),
-        "from_cache": _CACHE_HIT in hits,
-        "tflop": round(count_flops(traced.jaxpr.jaxpr) / 1e12, 6),
-    }
-    state, losses = program.state, {}
+    step, state, losses = program.step, program.state, {}
+    result: dict[str, Any] = {}
+    if hasattr(step, "trace"):
+        traced = step.trace(state, *program.rest(0))
+        lowered = traced.lower()
+        result["trace_seconds"] = round(time.perf_counter() - started, 1)
+        result["tflop"] = round(count_flops(traced.jaxpr.jaxpr) / 1e12, 6)
+        started = time.perf_counter()
+        step = lowered.compile()
+    else:  # pmap compiles where it is called
+        state, losses = jax.block_until_ready(step(state, *program.rest(0)))
+    result["compile_seconds"] = round(time.perf_counter() - started, 1)
+    result["from_cache"] = _CACHE_HIT in hits
     seconds, gathering = [], []
     for index in range(steps + 1 if steps else 0):
         started = time.perf_counter()
@@ -197,17 +201,18 @@ def measure(program: Program, steps: int, trace: str | None) -> dict[str, Any]:
     if not steps:
         return result
     if trace:
-        rest = program.rest(0)
+        rest = jax.block_until_ready(program.rest(0))
         with jax.profiler.trace(trace):
             jax.block_until_ready(step(state, *rest))
     median = statistics.median(seconds)
+    if "tflop" in result:
+        result["tflop_per_second"] = round(result["tflop"] / median, 4)
     return result | {
         "dispatch_seconds": round(median, 5),
         "dispatch_seconds_all": [round(value, 5) for value in seconds],
         "images_per_second": round(program.images / median, 2),
-        "tflop_per_second": round(result["tflop"] / median, 4),
         "gather_share": round(statistics.median(gathering) / median, 4),
-        "losses_finite": all(map(np.isfinite, map(partial(np.sum), losses.values()))),
+        "losses_finite": all(bool(np.isfinite(np.sum(value))) for value in losses.values()),
     }
 
 
@@ -219,10 +224,8 @@ def main(_: list[str]) -> None:
     of_teacher = _STAGE.value == "teacher"
     if of_teacher and _BATCH.value:
         config.teacher.batch_size = _BATCH.value
-    placement = place()
-    placement.check_batch("batch_size", config.batch_size)
-    form = choose_upsampling(_UPSAMPLE.value)
-    program = (teacher_program if of_teacher else dgnet_program)(config, placement)
+    choose_upsampling(_UPSAMPLE.value)
+    program = (teacher_program if of_teacher else dgnet_program)(config)
     result = measure(program, _STEPS.value, _TRACE.value)
     device_memory = jax.devices()[0].memory_stats() or {}
     peak = device_memory.get("peak_bytes_in_use")
@@ -237,10 +240,10 @@ def main(_: list[str]) -> None:
         "image": [config.data.height, config.data.width],
         "batch": config.teacher.batch_size if of_teacher else config.batch_size,
         "dtype": config.dtype,
-        "parallel": config.get("parallel", "mesh"),
+        "parallel": config.parallel,
         "phase": _PHASE.value,
         "steps_in_a_dispatch": count,
-        "upsample": form,
+        "upsample": _UPSAMPLE.value or "as the platform has it",
         "peak_memory_gib": round(peak / 2**30, 2) if peak else None,
         "peak_host_memory_gib": round(
             resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2

@@ -35,6 +35,9 @@ def get_config() -> ml_collections.ConfigDict:
     # Of convolutions and matmuls: "float32", "bfloat16" or "float64". Parameters, statistics,
     # losses and optimisers stay in float32 under "bfloat16".
     config.dtype = "float32"
+    # How a step is spread over devices: "mesh" (jit over all of them, batch norms of the whole
+    # batch) or "pmap" (each normalises its own images, as the released program on several GPUs).
+    config.parallel = "mesh"
     # ImageNet weights of the backbones (E_a's, the teacher's), a .safetensors file in
     # torchvision's naming (from `python -m dgnet_jax.convert`); "" starts from scratch.
     config.pretrained = ""

@@ -39,7 +39,7 @@ def train_baseline(config: ml_collections.ConfigDict, workdir: str | Path) -> Me
         InputError, DivergedError, Stopped: as `trainer.train`.
     """
     use_compilation_cache()
-    placement = place()
+    placement = place(config.get("parallel", "mesh"))
     data = open_data(config)
     targets = None
     if config.data.generated:

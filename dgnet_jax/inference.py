@@ -253,7 +253,7 @@ def load_model(
             "appearance": appearance["params"],
             "appearance_stats": appearance["batch_stats"],
         }
-        found = checkpoints.restore_part(_placed(wanted, placement), step)
+        found = checkpoints.restore_part(placement.abstract(wanted), step)
     appearance = {"params": found["appearance"], "batch_stats": found["appearance_stats"]}
     return DGNet(config, networks, found["generator"], appearance, step, str(workdir), placement)
 
@@ -322,7 +322,7 @@ def _restore_teacher(
         network = build_teacher(config, identities)
         images = jnp.zeros((2, config.data.height, config.data.width, 3))
         wanted = dict(jax.eval_shape(network.init, jax.random.key(0), images))
-        variables = checkpoints.restore_part(_placed(wanted, placement), step)
+        variables = checkpoints.restore_part(placement.abstract(wanted), step)
     return TeacherModel(config, network, variables, str(source), placement), step
 
 
@@ -361,11 +361,3 @@ def _identities(checkpoints: Checkpoints, step: int, kernel: str) -> int:
             "of this stage"
         )
     return shapes[kernel][-1]
-
-
-def _placed(tree: Any, placement: Placement) -> Any:
-    """Abstract arrays, replicated over the devices."""
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=placement.replicated),
-        tree,
-    )

@@ -33,7 +33,10 @@ class Stage(NamedTuple):
         name: "teacher" or "dgnet": the folder of its checkpoints and its rows in the log.
         total_steps: where it ends.
         images_per_step: for the throughput.
-        step: the compiled (state, batch) -> (state, losses); the state is donated.
+        abstract: shapes, types and shardings of the state, to restore a checkpoint.
+        initial: makes the state of step 0; not called where there is a checkpoint.
+        step: the compiled (step, state, batch) -> (state, losses) of a 0-based step; the state is
+            donated.
         batch: 0-based step to a batch on the device.
         evaluate: state to ranking metrics.
         draw: (state, step, log) draws pictures; None for none.
@@ -46,7 +49,9 @@ class Stage(NamedTuple):
     name: str
     total_steps: int
     images_per_step: int
-    step: Callable[[Any, Any], tuple[Any, Any]]
+    abstract: Any
+    initial: Callable[[], Any]
+    step: Callable[[int, Any, Any], tuple[Any, Any]]
     batch: Callable[[int], Any]
     evaluate: Callable[[Any], Metrics]
     draw: Callable[[Any, int, RunLog], None] | None
@@ -91,9 +96,9 @@ def _scalars(losses: Mapping[str, Any]) -> dict[str, float]:
 
 
 def run_stage(
-    stage: Stage, state: Any, workdir: Path, config: ml_collections.ConfigDict
+    stage: Stage, workdir: Path, config: ml_collections.ConfigDict
 ) -> tuple[Any, Metrics]:
-    """Trains a stage from its last checkpoint, or from `state`, to its end.
+    """Trains a stage from its last checkpoint, or from its initial state, to its end.
 
     Returns:
         The last state and its evaluation.
@@ -113,8 +118,10 @@ def run_stage(
     directory = stage_directory(workdir, stage.name)
     with Checkpoints(directory, config, keep=settings.keep_checkpoints) as checkpoints:
         start = checkpoints.latest_step()
-        if start is not None:
-            state = checkpoints.restore(state)
+        if start is None:
+            state = stage.initial()
+        else:
+            state = checkpoints.restore(stage.abstract)
             logging.info("%s: continuing from step %d", stage.name, start)
         metrics: Metrics = (start is not None and checkpoints.metrics(start)) or {}
         with (
@@ -188,7 +195,7 @@ def _run(
         asked = time.perf_counter()
         batch = prefetch.batch(step)
         waited += time.perf_counter() - asked
-        state, losses = stage.step(state, batch)
+        state, losses = stage.step(step, state, batch)
         if pending is not None:
             read_losses(*pending)
         pending = step, losses

@@ -1,10 +1,11 @@
-"""One-dimensional data parallelism: where the state and the batch live.
+"""Data parallelism: where the state and the batch live, and how a step is compiled for that.
 
-`jit` over a mesh of all devices, the state replicated and the batch sharded on its first axis.
-BUILD.md says why this and not `pmap`.
+`jit` over a mesh of all devices, the state replicated and the batch sharded on its first axis; or
+`pmap` over the same devices. BUILD.md says how they differ.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -13,13 +14,24 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from dgnet_jax.errors import InputError
 
+AXIS = "data"
+Step = Callable[..., Any]
+# A device's part of an array, as jax describes it.
+Index = tuple[slice, ...] | None
+
+
+def _start(index: Index, size: int) -> int:
+    """The first row of a device's part of an axis of `size` rows."""
+    return index[0].indices(size)[0] if index else 0
+
 
 class Placement(NamedTuple):
-    """The mesh ('data',) over all devices, and the two shardings in use."""
+    """The mesh ('data',) over all devices, the two shardings in use, and the form of the step."""
 
     mesh: Mesh
     replicated: NamedSharding
     sharded: NamedSharding
+    parallel: Literal["mesh", "pmap"] = "mesh"
 
     def check_batch(self, field: str, batch_size: int) -> None:
         """Raises InputError unless `batch_size` divides over the devices."""
@@ -27,6 +39,12 @@ class Placement(NamedTuple):
             raise InputError(
                 f"--config.{field}: a batch of {batch_size} does not divide over "
                 f"{self.mesh.size} devices; use a multiple of {self.mesh.size}"
+            )
+        if self.parallel == "pmap" and batch_size == self.mesh.size > 1:
+            raise InputError(
+                f"--config.{field}: with --config.parallel=pmap a device normalises its own images,"
+                f" and one image has no variance; use {2 * self.mesh.size} or more on "
+                f"{self.mesh.size} devices, or --config.parallel=mesh"
             )
 
     def round_up(self, field: str, batch_size: int) -> int:
@@ -36,22 +54,120 @@ class Placement(NamedTuple):
         return -(-batch_size // self.mesh.size) * self.mesh.size
 
     def put_state(self, tree: Any) -> Any:
-        """Replicates host or device arrays on all devices."""
-        return jax.device_put(tree, self.replicated)
+        """Replicates arrays, which every process has, on all devices; none goes between hosts."""
 
-    def put_batch(self, tree: Any) -> Any:
-        """This process's rows of a batch to a global array, sharded on the first axis."""
+        def put(leaf: Any) -> jax.Array:
+            if isinstance(leaf, jax.Array) and leaf.sharding == self.replicated:
+                return leaf
+            if self.mesh.is_multi_process:
+                host = np.asarray(leaf)
+                return jax.make_array_from_callback(
+                    host.shape, self.replicated, lambda index: host[index]
+                )
+            return jax.device_put(leaf, self.replicated)
+
+        return jax.tree.map(put, tree)
+
+    def abstract(self, tree: Any) -> Any:
+        """The shapes and types of a tree of arrays, replicated over the devices."""
         return jax.tree.map(
-            lambda rows: jax.make_array_from_process_local_data(self.sharded, rows), tree
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=self.replicated),
+            tree,
         )
 
+    def put_batch(self, size: int, gather: Callable[[slice], Any]) -> Any:
+        """A global batch for `compile_step`, each row on the device that the sharding gives it to.
 
-def place() -> Placement:
-    """A placement over all devices of all processes."""
+        Args:
+            size: rows over all devices, a multiple of their number.
+            gather: a slice of the batch's rows to a tree of host arrays with these rows; it is
+                asked for the rows of this process's devices only.
+        """
+        places = self.sharded.addressable_devices_indices_map((size,)).values()
+        starts = {_start(index, size) for index in places}
+        share = size // self.mesh.size
+        parts = {start: gather(slice(start, start + share)) for start in sorted(starts)}
+        # pmap has a leading axis of devices.
+        mapped = self.parallel == "pmap"
+        lead = (self.mesh.size, share) if mapped else (size,)
+
+        def put(*leaves: np.ndarray) -> jax.Array:
+            of = dict(zip(parts, leaves, strict=True))
+
+            def part(index: Index) -> np.ndarray:
+                start = _start(index, lead[0])
+                return of[start * share][None] if mapped else of[start]
+
+            shape = (*lead, *leaves[0].shape[1:])
+            return jax.make_array_from_callback(shape, self.sharded, part)
+
+        return jax.tree.map(put, *parts.values())
+
+    def compile_init(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A function that makes arrays, compiled so that they are made on all devices."""
+        return jax.jit(function, out_shardings=self.replicated)
+
+    def compile_step(
+        self, make_step: Callable[[str | None], Step], arguments: int, batch_argument: int
+    ) -> Step:
+        """A step (state, ...) -> (state, losses), compiled for all devices; the state is donated.
+
+        Args:
+            make_step: the name of the mapped axis, or None, to the pure step.
+            arguments: how many it takes; all but the batch are replicated.
+            batch_argument: which of them is the batch, as `put_batch` makes it.
+        """
+        if self.parallel == "mesh":
+            shardings = [self.replicated] * arguments
+            shardings[batch_argument] = self.sharded
+            return jax.jit(
+                make_step(None),
+                in_shardings=tuple(shardings),
+                out_shardings=self.replicated,
+                donate_argnums=0,
+            )
+        return self._pmapped(make_step(AXIS), arguments, batch_argument)
+
+    def _pmapped(self, step: Step, arguments: int, batch_argument: int) -> Step:
+        axes: list[int | None] = [None] * arguments
+        axes[batch_argument] = 0
+        devices = list(self.mesh.devices.flat)
+        mapped = jax.pmap(
+            step,
+            axis_name=AXIS,
+            in_axes=tuple(axes),
+            out_axes=None,
+            devices=devices,
+            donate_argnums=0,
+        )
+
+        def whole(leaf: jax.Array) -> jax.Array:
+            """What pmap returns lies on this process's devices; the same buffers on all of them."""
+            return jax.make_array_from_single_device_arrays(
+                leaf.shape, self.replicated, [part.data for part in leaf.addressable_shards]
+            )
+
+        def call(*given: Any) -> Any:
+            return jax.tree.map(whole, mapped(*given))
+
+        return call
+
+
+def place(parallel: str = "mesh") -> Placement:
+    """A placement over all devices of all processes.
+
+    Raises:
+        InputError: `parallel` is neither "mesh" nor "pmap".
+    """
+    if parallel not in ("mesh", "pmap"):
+        raise InputError(f"--config.parallel: {parallel!r} is neither 'mesh' nor 'pmap'")
     # Auto axes: with the default of make_mesh (Explicit), indexing and reshaping would fail.
-    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+    mesh = jax.make_mesh((jax.device_count(),), (AXIS,), axis_types=(AxisType.Auto,))
     return Placement(
-        mesh, NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
+        mesh,
+        NamedSharding(mesh, PartitionSpec()),
+        NamedSharding(mesh, PartitionSpec(AXIS)),
+        parallel,  # type: ignore[arg-type]
     )
 
 
@@ -63,5 +179,5 @@ def from_first_process(value: int) -> int:
 
 
 def to_host(tree: Any) -> Any:
-    """Replicated device arrays as NumPy."""
-    return jax.tree.map(np.asarray, tree)
+    """Replicated device arrays as NumPy, in one transfer."""
+    return jax.device_get(tree)

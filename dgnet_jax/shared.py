@@ -1,7 +1,7 @@
 """The compiled step of training, and the rest that runs of one process can share."""
 
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -14,15 +14,27 @@ from dgnet_jax.data.pipeline import ReidData, open_data
 from dgnet_jax.evaluator import Evaluator
 from dgnet_jax.models import Networks, build_networks
 from dgnet_jax.parallel import place
+from dgnet_jax.randomness import share_of
 from dgnet_jax.state import Optimizers, Params, TrainState, make_optimizers
-from dgnet_jax.train_step import Batch, StepRandomness, make_update
+from dgnet_jax.train_step import (
+    EVERY_TERM,
+    ActiveTerms,
+    Batch,
+    StepRandomness,
+    active_terms,
+    make_update,
+)
 
 # Fields in which the runs that share a `Shared` may differ from each other.
 SHARED_AMONG = ("seed", "reconstruction_loss", "teacher.checkpoint")
 
 
 def make_train_step(
-    config: ml_collections.ConfigDict, networks: Networks, optimizers: Optimizers
+    config: ml_collections.ConfigDict,
+    networks: Networks,
+    optimizers: Optimizers,
+    active: ActiveTerms = EVERY_TERM,
+    axis: str | None = None,
 ) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
     """Builds the pure step (state, teacher, {"images" uint8, "labels"}) -> (state, losses).
 
@@ -30,8 +42,9 @@ def make_train_step(
     argument, `seed_key(config)` of another configuration, takes the place of config.seed: compiled
     with it, one step serves all seeds.
     images: (batch, 4, rows, columns, 3), in the order of `train_step.Batch`; labels: (batch, 2).
+    active, axis: as of `train_step.make_update`.
     """
-    update = make_update(config, networks, optimizers)
+    update = make_update(config, networks, optimizers, active, axis)
     settings = config.augment
     own_key = seed_key(config)
 
@@ -47,6 +60,7 @@ def make_train_step(
             width=config.data.width,
             pad=settings.pad,
             mirror_probability=settings.mirror_probability,
+            share=share_of(axis),
         )
         erased = None
         if settings.erasing_probability:
@@ -57,6 +71,7 @@ def make_train_step(
                 area=tuple(settings.erasing_area),
                 aspect=settings.erasing_aspect,
                 attempts=settings.erasing_attempts,
+                share=share_of(axis),
             )
         coin = StepRandomness(dropout_key, jax.random.bernoulli(coin_key))
         return update(state, teacher, Batch(images, erased, batch["labels"]), coin)
@@ -82,8 +97,8 @@ class Shared:
 
     def __init__(self, config: ml_collections.ConfigDict, teacher: Params | None = None) -> None:
         self.config, self.teacher = config, teacher
-        self.placement = place()
-        self._steps: dict[str, Callable[..., Any]] = {}
+        self.placement = place(config.get("parallel", "mesh"))
+        self._steps: dict[tuple[str, ActiveTerms], Callable[..., Any]] = {}
 
     @cached_property
     def data(self) -> ReidData:
@@ -105,18 +120,16 @@ class Shared:
         """Ranks the gallery; compiled once."""
         return Evaluator(self.config, self.networks, self.data, self.placement)
 
-    def step(self, config: ml_collections.ConfigDict) -> Callable[..., Any]:
-        """(state, teacher, batch, seed_key) -> (state, losses), compiled once for each loss."""
-        loss = config.reconstruction_loss
-        if loss not in self._steps:
-            replicated, sharded = self.placement.replicated, self.placement.sharded
-            self._steps[loss] = jax.jit(
-                make_train_step(config, self.networks, self.optimizers),
-                in_shardings=(replicated, replicated, sharded, replicated),
-                out_shardings=replicated,
-                donate_argnums=0,
-            )
-        return self._steps[loss]
+    def step(self, config: ml_collections.ConfigDict, step: int) -> Callable[..., Any]:
+        """(state, teacher, batch, seed_key) -> (state, losses) for a 0-based step of `config`.
+
+        Compiled once for each loss and each set of active terms: before and after the ramps.
+        """
+        key = config.reconstruction_loss, active_terms(config, step)
+        if key not in self._steps:
+            make = partial(make_train_step, config, self.networks, self.optimizers, key[1])
+            self._steps[key] = self.placement.compile_step(make, arguments=4, batch_argument=2)
+        return self._steps[key]
 
     def check(self, config: ml_collections.ConfigDict) -> None:
         """Raises ValueError if a run of `config` cannot share this."""

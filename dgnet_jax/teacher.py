@@ -1,6 +1,7 @@
 """The teacher stage: a re-ID baseline, trained with cross-entropy, then frozen (dgnet.md, 1)."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import ml_collections
 import numpy as np
 import optax
 from absl import logging
+from jax import lax
 
 from dgnet_jax.checkpoints import Checkpoints
 from dgnet_jax.convert import load_backbone, load_teacher_weights
@@ -24,7 +26,8 @@ from dgnet_jax.evaluation.retrieval import evaluate_retrieval
 from dgnet_jax.loop import TEACHER_STAGE, Metrics, Stage, run_stage, stage_directory
 from dgnet_jax.models import apply, build_teacher
 from dgnet_jax.models.reid import Teacher
-from dgnet_jax.parallel import Placement
+from dgnet_jax.parallel import Placement, to_host
+from dgnet_jax.randomness import share_of
 from dgnet_jax.schedules import step_decay
 from dgnet_jax.state import Params, reid_sgd
 from dgnet_jax.workdir import load_config
@@ -67,25 +70,39 @@ def make_optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransform
     )
 
 
-def init_teacher(
+def blank_teacher(
     config: ml_collections.ConfigDict,
     teacher: Teacher,
     optimizer: optax.GradientTransformation,
-    pretrained: str = "",
+    key: jax.Array,
 ) -> TeacherState:
-    """A fresh teacher, its backbone from `pretrained` (a .safetensors file) if that is given."""
+    """A teacher at step 0 as initialised. Pure."""
     images = jnp.zeros((2, config.data.height, config.data.width, 3))
-    variables = jax.jit(teacher.init)(jax.random.key(config.seed), images)
-    if pretrained:
-        loaded = load_backbone(pretrained, variables)
-        log_start("the teacher", pretrained, loaded.missing)
-        variables = loaded.variables
+    variables = teacher.init(key, images)
     return TeacherState(
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],
         batch_stats=variables["batch_stats"],
         optimizer=optimizer.init(variables["params"]),
     )
+
+
+def init_teacher(
+    config: ml_collections.ConfigDict,
+    teacher: Teacher,
+    optimizer: optax.GradientTransformation,
+    placement: Placement,
+) -> TeacherState:
+    """A fresh teacher on all devices, its backbone from `config.pretrained` if that is given."""
+    init = placement.compile_init(partial(blank_teacher, config, teacher, optimizer))
+    state = init(jax.random.key(config.seed))
+    if not config.pretrained:
+        return state
+    variables = to_host({"params": state.params, "batch_stats": state.batch_stats})
+    loaded = load_backbone(config.pretrained, variables)
+    log_start("the teacher", config.pretrained, loaded.missing)
+    # The optimiser's state is zeros, whatever the parameters are.
+    return replace(state, **placement.put_state(loaded.variables))
 
 
 def log_start(network: str, path: str, missing: list[str]) -> None:
@@ -107,11 +124,14 @@ def make_step(
     config: ml_collections.ConfigDict,
     teacher: Teacher,
     optimizer: optax.GradientTransformation,
+    axis: str | None = None,
 ) -> Callable[[TeacherState, Any], tuple[TeacherState, dict[str, jax.Array]]]:
     """Builds the pure step (state, {"images" uint8, "labels"}) -> (state, losses).
 
-    With "targets" in the batch, (batch, identities) distributions, these are learnt.
+    With "targets" in the batch, (batch, identities) distributions, these are learnt. `axis` is as
+    of `train_step.make_update`.
     """
+    average = partial(lax.pmean, axis_name=axis) if axis else lambda tree: tree
 
     def step(state: TeacherState, batch: Any) -> tuple[TeacherState, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
@@ -123,6 +143,7 @@ def make_step(
             width=config.data.width,
             pad=config.augment.pad,
             mirror_probability=config.augment.mirror_probability,
+            share=share_of(axis),
         )
         if config.teacher.erasing_probability:
             images = random_erasing(
@@ -132,6 +153,7 @@ def make_step(
                 area=tuple(config.augment.erasing_area),
                 aspect=config.augment.erasing_aspect,
                 attempts=config.augment.erasing_attempts,
+                share=share_of(axis),
             )
 
         def loss_of(params: Params) -> tuple[jax.Array, Any]:
@@ -140,7 +162,7 @@ def make_step(
                 {"params": params, "batch_stats": state.batch_stats},
                 images,
                 use_running_average=False,
-                drop=True,
+                drop=share_of(axis),
                 rngs={"dropout": dropout_key},
                 mutable=["batch_stats"],
             )
@@ -153,8 +175,8 @@ def make_step(
             correct = output.logits.argmax(-1) == batch["labels"]
             return loss.mean(), (updated["batch_stats"], correct.mean())
 
-        (loss, (stats, accuracy)), gradient = jax.value_and_grad(loss_of, has_aux=True)(
-            state.params
+        (loss, (stats, accuracy)), gradient = average(
+            jax.value_and_grad(loss_of, has_aux=True)(state.params)
         )
         updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
         new_state = TeacherState(
@@ -188,22 +210,23 @@ def train_teacher(
     placement.check_batch("teacher.batch_size", settings.batch_size)
     teacher = build_teacher(config, data.num_identities)
     optimizer = make_optimizer(config)
-    state = placement.put_state(init_teacher(config, teacher, optimizer, config.pretrained))
     sampler = ClassificationSampler(data.train_labels, settings.batch_size, config.seed)
 
     def batch(step: int) -> Any:
-        rows = sampler.batch(step).host_slice(jax.process_index(), jax.process_count())
-        arrays = gather_labelled(data.train_images, rows)
-        if targets is not None:
-            arrays["targets"] = targets(rows.image)
-        return placement.put_batch(arrays)
+        chosen = sampler.batch(step)
 
-    step = jax.jit(
-        make_step(config, teacher, optimizer),
-        in_shardings=(placement.replicated, placement.sharded),
-        out_shardings=placement.replicated,
-        donate_argnums=0,
+        def gather(rows: slice) -> dict[str, np.ndarray]:
+            arrays = gather_labelled(data.train_images, chosen[rows])
+            if targets is not None:
+                arrays["targets"] = targets(chosen[rows].image)
+            return arrays
+
+        return placement.put_batch(settings.batch_size, gather)
+
+    step = placement.compile_step(
+        partial(make_step, config, teacher, optimizer), arguments=2, batch_argument=1
     )
+    blank = partial(blank_teacher, config, teacher, optimizer)
 
     @jax.jit
     def features(variables: Params, images: jax.Array) -> Embeddings:
@@ -222,7 +245,9 @@ def train_teacher(
         name=STAGE,
         total_steps=settings.total_steps,
         images_per_step=settings.batch_size,
-        step=step,
+        abstract=placement.abstract(jax.eval_shape(blank, jax.random.key(config.seed))),
+        initial=partial(init_teacher, config, teacher, optimizer, placement),
+        step=lambda _, state, batch: step(state, batch),
         batch=batch,
         evaluate=evaluate,
         draw=None,
@@ -230,7 +255,7 @@ def train_teacher(
         shown=("cross_entropy", "accuracy"),
         evaluate_every=min(config.evaluation.every_steps, 0),
     )
-    state, metrics = run_stage(stage, state, workdir, config)
+    state, metrics = run_stage(stage, workdir, config)
     return {"params": state.params, "batch_stats": state.batch_stats}, metrics
 
 
@@ -262,9 +287,10 @@ def load_teacher(
     refuse_other_network(config, saved, workdir)
     teacher = build_teacher(config, num_identities)
     optimizer = make_optimizer(config)
-    state = placement.put_state(init_teacher(config, teacher, optimizer))
+    blank = partial(blank_teacher, config, teacher, optimizer)
+    abstract = placement.abstract(jax.eval_shape(blank, jax.random.key(config.seed)))
     with Checkpoints(directory, read_only=True) as checkpoints:
-        state = checkpoints.restore(state)
+        state = checkpoints.restore(abstract)
     done, planned = int(state.step), saved.teacher.total_steps
     if done < planned:
         raise InputError(

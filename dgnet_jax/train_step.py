@@ -2,10 +2,12 @@
 
 The generator runs forward once. Its images feed D's update as constants; the gradient of all
 remaining terms with respect to the images is then pulled back through that same forward pass.
-Terms whose ramp has not begun cost nothing: they sit behind `lax.cond` with their gradients.
+Terms whose ramp has not begun are no part of the program: the host, which knows the step, chooses
+between the programs before and after (`active_terms`).
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax
@@ -19,7 +21,8 @@ from dgnet_jax import objective
 from dgnet_jax.losses import reconstruction_loss
 from dgnet_jax.models import Networks, apply
 from dgnet_jax.models.reid import AppearanceFeatures
-from dgnet_jax.schedules import ramp, ramped_weight
+from dgnet_jax.randomness import share_of
+from dgnet_jax.schedules import first_active_step, ramp, ramped_weight
 from dgnet_jax.state import Optimizers, Params, TrainState
 
 Array = jax.Array
@@ -47,6 +50,32 @@ class StepRandomness(NamedTuple):
 
     dropout: Array
     train_structure_encoder: Array
+
+
+class ActiveTerms(NamedTuple):
+    """Which ramped terms a program of the step computes; the others are 0 in it.
+
+    cycle: structure code, appearance code and cycle. teacher: primary and fine-grained features.
+    """
+
+    cycle: bool = True
+    teacher: bool = True
+
+
+EVERY_TERM = ActiveTerms()
+
+
+def active_terms(config: ml_collections.ConfigDict, step: int) -> ActiveTerms:
+    """The terms with a positive weight at a 0-based step."""
+
+    def any_of(*names: str) -> bool:
+        starts = [
+            first_active_step(config.weights[name], config.ramp.start, config.ramp.scale)
+            for name in names
+        ]
+        return any(start is not None and step >= start for start in starts)
+
+    return ActiveTerms(any_of("structure_code", "appearance_code", "cycle"), any_of("teacher"))
 
 
 def flatten_groups(x: Array) -> Array:
@@ -77,16 +106,6 @@ def term_weights(config: ml_collections.ConfigDict, step: Array) -> dict[str, Ar
 def add_trees(first: Any, second: Any) -> Any:
     """The sum of two trees of arrays."""
     return jax.tree.map(jnp.add, first, second)
-
-
-def run_if(active: Array, function: Callable[..., Any], *operands: Any) -> Any:
-    """function(*operands) if `active`, else zeros of the same shapes, at no cost."""
-    shapes = jax.eval_shape(function, *operands)
-
-    def zeros(*_: Any) -> Any:
-        return jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
-
-    return lax.cond(active, function, zeros, *operands)
 
 
 def score_and_slope(
@@ -161,10 +180,17 @@ class Generator(NamedTuple):
 
 
 def make_update(
-    config: ml_collections.ConfigDict, networks: Networks, optimizers: Optimizers
+    config: ml_collections.ConfigDict,
+    networks: Networks,
+    optimizers: Optimizers,
+    active: ActiveTerms = EVERY_TERM,
+    axis: str | None = None,
 ) -> Callable[[TrainState, Params, Batch, StepRandomness], tuple[TrainState, Losses]]:
     """Builds the pure step `update(state, teacher_variables, batch, randomness)`.
 
+    It computes the `active` ramped terms, those of `active_terms` at the step or more of them. With
+    an `axis`, mapped by `jax.pmap`, it sees one device's share of the batch: batch norms normalise
+    that share alone, gradients, running statistics and losses are averaged over the devices.
     It returns the new state and the losses of the step: terms of shape (2,) hold their two
     directions, unweighted; "generator" and "discriminator" are the weighted totals.
     """
@@ -177,6 +203,8 @@ def make_update(
     cut_gradient, train_bn = config.appearance.cut_gradient, config.appearance.train_bn
     gan = config.gan_loss
     scales = range(config.discriminator.num_scales)
+
+    average = partial(lax.pmean, axis_name=axis) if axis else lambda tree: tree
 
     def difference(target: Array, output: Array) -> Array:
         return objective.reconstruction(measure, target, output)
@@ -193,7 +221,7 @@ def make_update(
                 flatten_groups(images),
                 groups=4,
                 use_running_average=False,
-                drop=True,
+                drop=share_of(axis),
                 rngs={"dropout": dropout},
                 mutable=["batch_stats"],
             )
@@ -344,7 +372,7 @@ def make_update(
             pooled,
             groups=2,
             use_running_average=False,
-            drop=True,
+            drop=share_of(axis),
             rngs={"dropout": dropout},
             mutable=["batch_stats"],
             method="heads",
@@ -378,7 +406,7 @@ def make_update(
             state.discriminator, generated, real
         )
         d_updates, discriminator_optimizer = optimizers.discriminator.update(
-            d_gradient, state.discriminator_optimizer, state.discriminator
+            average(d_gradient), state.discriminator_optimizer, state.discriminator
         )
         discriminator_params = optax.apply_updates(state.discriminator, d_updates)
 
@@ -402,61 +430,66 @@ def make_update(
         losses |= terms
 
         # Structure code, appearance code, cycle.
-        def cycle_terms(generated: Array, code: Array, params: Params) -> Any:
-            return jax.value_and_grad(cycle_loss, has_aux=True)(
-                (generated, split_groups(code, 2), params),
+        zero, no_terms = jnp.zeros(()), jnp.zeros(2)
+        if active.cycle:
+            (cycle_total, terms), (generated_gradient, code_gradient, g_own) = jax.value_and_grad(
+                cycle_loss, has_aux=True
+            )(
+                (generated, split_groups(features.code, 2), state.generator),
                 real,
                 structure,
                 codes,
                 randomness.train_structure_encoder,
                 ramped,
             )
-
-        cycle_active = ramped["structure_code"] + ramped["appearance_code"] + ramped["cycle"] > 0
-        (cycle_total, terms), (generated_gradient, code_gradient, g_gradient) = run_if(
-            cycle_active, cycle_terms, generated, features.code, state.generator
-        )
+            code_gradient = flatten_groups(code_gradient)
+        else:
+            cycle_total, generated_gradient, g_own = zero, jnp.zeros_like(generated), None
+            code_gradient = jnp.zeros_like(features.code)
+            terms = dict.fromkeys(("structure_code", "appearance_code", "cycle"), no_terms)
         losses |= terms
 
         # The teacher's lessons on generated images, which train E_a and not the generator.
-        def teacher_terms(params: Params, generated: Array, pooled: Array) -> Any:
+        new_stats, a_own, teacher_total = stats, None, zero
+        losses["teacher"] = no_terms
+        if active.teacher:
             targets = teacher_targets(teacher, generated, batch.labels)
             if train_bn:
-                new_stats, pull = moved_stats, pull_features
+                pooled, pull, moved = features.pooled, pull_features, moved_stats
             else:
-                (_, pooled), pull, new_stats = jax.vjp(
+                (_, pooled), pull, moved = jax.vjp(
                     lambda p, x: generated_features(p, stats, x, running=False),
                     params,
                     generated,
                     has_aux=True,
                 )
-            (total, (terms, new_stats)), (d_pooled, d_params) = jax.value_and_grad(
+            (teacher_total, (terms, new_stats)), (d_pooled, d_params) = jax.value_and_grad(
                 student_loss, argnums=(0, 1), has_aux=True
-            )(pooled, params, new_stats, targets, batch.labels, student_dropout, ramped["teacher"])
+            )(pooled, params, moved, targets, batch.labels, student_dropout, ramped["teacher"])
             through_backbone, _ = pull(AppearanceFeatures(jnp.zeros_like(features.code), d_pooled))
-            return (total, terms), add_trees(d_params, through_backbone), new_stats
-
-        teacher_active = ramped["teacher"] > 0
-        (teacher_total, terms), a_gradient, taught_stats = run_if(
-            teacher_active, teacher_terms, params, generated, features.pooled
-        )
-        losses |= terms
-        new_stats = jax.tree.map(
-            lambda taught, plain: jnp.where(teacher_active, taught, plain), taught_stats, stats
-        )
-        if "appearance_encoder" in config.freeze:
-            new_stats = state.appearance_stats
+            a_own = add_trees(d_params, through_backbone)
+            losses |= terms
 
         # Pull everything back: through the frozen E_a to the images, through the generator,
         # and to E_a's parameters.
-        _, through_features = pull_features(
-            AppearanceFeatures(flatten_groups(code_gradient), pooled_gradient)
-        )
-        image_gradient = image_gradient.at[:, :2].add(generated_gradient + through_features)
+        _, through_features = pull_features(AppearanceFeatures(code_gradient, pooled_gradient))
+        of_generated = generated_gradient + through_features
+        image_gradient += jnp.pad(of_generated, ((0, 0), (0, 4), (0, 0), (0, 0), (0, 0)))
         g_through_images, codes_gradient = pull_generator(image_gradient)
         (a_through_real,) = pull_real((codes_gradient, *logits_gradient))
-        g_gradient = add_trees(g_gradient, g_through_images)
-        a_gradient = add_trees(a_gradient, a_through_real)
+        g_gradient, a_gradient = (
+            through if own is None else add_trees(own, through)
+            for own, through in ((g_own, g_through_images), (a_own, a_through_real))
+        )
+
+        losses["discriminator_terms"] = d_terms
+        losses["discriminator"] = d_total
+        losses["generator"] = (
+            image_total + generated_total + identity_total + cycle_total + teacher_total
+        )
+        g_gradient, a_gradient, new_stats, losses = average(
+            (g_gradient, a_gradient, new_stats, losses)
+        )
 
         g_updates, generator_optimizer = optimizers.generator.update(
             g_gradient, state.generator_optimizer, state.generator
@@ -464,16 +497,13 @@ def make_update(
         a_updates, appearance_optimizer = optimizers.appearance.update(
             a_gradient, state.appearance_optimizer, params
         )
-        losses["discriminator_terms"] = d_terms
-        losses["discriminator"] = d_total
-        losses["generator"] = (
-            image_total + generated_total + identity_total + cycle_total + teacher_total
-        )
         new_state = TrainState(
             step=state.step + 1,
             generator=optax.apply_updates(state.generator, g_updates),
             appearance=optax.apply_updates(params, a_updates),
-            appearance_stats=new_stats,
+            appearance_stats=state.appearance_stats
+            if "appearance_encoder" in config.freeze
+            else new_stats,
             discriminator=discriminator_params,
             generator_optimizer=generator_optimizer,
             appearance_optimizer=appearance_optimizer,

@@ -1,6 +1,7 @@
 """Training of DG-Net in a work directory."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from dgnet_jax.evaluator import evaluate as evaluate
 from dgnet_jax.figures import save_png
 from dgnet_jax.loop import DGNET_STAGE, Metrics, Stage, run_stage
 from dgnet_jax.models import Networks
-from dgnet_jax.parallel import Placement
+from dgnet_jax.parallel import Placement, to_host
 from dgnet_jax.run_log import RunLog
 from dgnet_jax.schedules import first_active_step
 from dgnet_jax.shared import Shared, seed_key
@@ -39,7 +40,17 @@ from dgnet_jax.teacher import load_teacher, log_start, train_teacher
 
 STAGE = DGNET_STAGE
 # Fields that may change between a run and its continuation.
-RESUMABLE = ("total_steps", "evaluation", "log", "report", "data.root", "released", "inception")
+RESUMABLE = (
+    "total_steps",
+    "evaluation",
+    "log",
+    "report",
+    "data.root",
+    "pretrained",
+    "parallel",
+    "released",
+    "inception",
+)
 # What the progress line shows, most telling first.
 SHOWN = (
     "self_reconstruction",
@@ -52,38 +63,49 @@ SHOWN = (
 )
 
 
+def blank_state(
+    config: ml_collections.ConfigDict, networks: Networks, optimizers: Optimizers, key: jax.Array
+) -> TrainState:
+    """The state at step 0 with every network as initialised. Pure."""
+    parts = init_parameters(networks, config.data.height, config.data.width, key)
+    return create_state(*parts, optimizers)
+
+
 def initial_state(
     config: ml_collections.ConfigDict,
     networks: Networks,
     optimizers: Optimizers,
     teacher: Params | None,
+    placement: Placement,
 ) -> TrainState:
-    """The state at step 0: E_a's backbone from ImageNet, the teacher or scratch.
+    """The state at step 0, on all devices: E_a's backbone from ImageNet, the teacher or scratch.
 
     Raises:
         InputError: `appearance.init` is unknown, or the teacher's backbone has another shape.
     """
-    init = partial(init_parameters, networks, config.data.height, config.data.width)
-    generator, appearance, discriminator = jax.jit(init)(jax.random.key(config.seed))
     start = config.appearance.init
+    if start not in ("imagenet", "teacher"):
+        raise InputError(f"--config.appearance.init: {start!r} is neither 'imagenet' nor 'teacher'")
+    init = placement.compile_init(partial(blank_state, config, networks, optimizers))
+    state = init(jax.random.key(config.seed))
+    appearance = {"params": state.appearance, "batch_stats": state.appearance_stats}
     if start == "teacher":
         if teacher is not None:
             appearance = _with_backbone(appearance, teacher)
-    elif start != "imagenet":
-        raise InputError(f"--config.appearance.init: {start!r} is neither 'imagenet' nor 'teacher'")
     elif config.pretrained:
-        loaded = load_backbone(config.pretrained, appearance)
+        loaded = load_backbone(config.pretrained, to_host(appearance))
         log_start("the appearance encoder", config.pretrained, loaded.missing)
-        appearance = loaded.variables
+        appearance = placement.put_state(loaded.variables)
     else:
         logging.warning(
             "E_a starts from scratch: --config.pretrained is empty. The published results start "
             "from ImageNet weights; without them expect a far lower Rank@1 and mAP for the same "
             "number of steps. BUILD.md says how to convert torchvision's file."
         )
-    return jax.jit(partial(create_state, optimizers=optimizers))(
-        generator, appearance, discriminator
-    )
+    # The optimisers' states are zeros, whatever the parameters are. Copied where they are the
+    # teacher's own arrays, which the step must not take over with its state.
+    own = placement.compile_init(partial(jax.tree.map, jnp.copy))(appearance)
+    return replace(state, appearance=own["params"], appearance_stats=own["batch_stats"])
 
 
 def _with_backbone(appearance: dict[str, Params], teacher: Params) -> dict[str, Params]:
@@ -163,19 +185,20 @@ def train(
     placement = shared.placement
     placement.check_batch("batch_size", config.batch_size)
     data, networks, optimizers = shared.data, shared.networks, shared.optimizers
-    compiled = shared.step(config)
     may_differ = RESUMABLE if shared.teacher is None else (*RESUMABLE, "teacher.checkpoint")
     workdir = work_directory.prepare(workdir, config, may_differ, base.get_config())
     try:
         teacher = shared.teacher
         if teacher is None:
             teacher = get_teacher(config, data, workdir, placement)
-        state = placement.put_state(initial_state(config, networks, optimizers, teacher))
+        blank = partial(blank_state, config, networks, optimizers)
         sampler = PairSampler(data.train_labels, config.batch_size, config.seed)
 
         def batch(step: int) -> Any:
-            rows = sampler.batch(step).host_slice(jax.process_index(), jax.process_count())
-            return placement.put_batch(gather_pairs(data.train_images, rows))
+            chosen = sampler.batch(step)
+            return placement.put_batch(
+                config.batch_size, lambda rows: gather_pairs(data.train_images, chosen[rows])
+            )
 
         key = placement.put_state(seed_key(config))
         painter = Painter(config, networks, data.train_images)
@@ -191,7 +214,9 @@ def train(
             name=STAGE,
             total_steps=config.total_steps,
             images_per_step=2 * config.batch_size,
-            step=lambda state, batch: compiled(state, teacher, batch, key),
+            abstract=placement.abstract(jax.eval_shape(blank, jax.random.key(config.seed))),
+            initial=partial(initial_state, config, networks, optimizers, teacher, placement),
+            step=lambda step, state, batch: shared.step(config, step)(state, teacher, batch, key),
             batch=batch,
             evaluate=shared.evaluator,
             draw=draw,
@@ -200,7 +225,7 @@ def train(
             evaluate_every=config.evaluation.every_steps,
             progress=progress,
         )
-        _, metrics = run_stage(stage, state, workdir, config)
+        _, metrics = run_stage(stage, workdir, config)
         return metrics
     finally:
         work_directory.unlock(workdir)

@@ -219,14 +219,15 @@ GEOMETRIES = [
     (5, 1, 1, 6, 5),
     (7, 4, 1, 14, 9),
 ]
-# The forms that `blocks.convolve` chooses from: (type, backend, forward mode).
+# The forms that `blocks.convolve` chooses from: (type, forward mode).
 FORMS = {
-    "canonical": (np.float32, "cpu", False),
-    "large maps": (np.float32, "cpu", False),
-    "huge maps": (np.float32, "cpu", False),
-    "forward mode": (np.float32, "cpu", True),
-    "matmuls": (np.float64, "cpu", False),
-    "accelerator": (np.float32, "gpu", False),
+    "canonical": (np.float32, False),
+    "large maps": (np.float32, False),
+    "huge maps": (np.float32, False),
+    "forward mode": (np.float32, True),
+    "matmuls": (np.float64, False),
+    "matmuls in forward mode": (np.float64, True),
+    "accelerator": (np.float32, True),
 }
 
 
@@ -235,8 +236,7 @@ FORMS = {
 def test_every_form_of_the_convolution_is_the_definition(
     float64, monkeypatch, form, size, stride, dilation, height, width
 ):
-    dtype, backend, forward_mode = FORMS[form]
-    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    dtype, forward_mode = FORMS[form]
     if form == "huge maps":
         monkeypatch.setattr(blocks, "_HUGE_MAP", 1)
         monkeypatch.setattr(blocks, "_IMAGES_AT_ONCE", 1)
@@ -247,8 +247,12 @@ def test_every_form_of_the_convolution_is_the_definition(
     expected = convolve(x, kernel, stride, dilation)
     cotangent = draw(*expected.shape, seed=2)
 
+    geometry = blocks.Geometry(stride, dilation)
+
     def ours(x, kernel):
-        return blocks.convolve(x, kernel, stride, dilation, forward_mode)
+        if form == "accelerator":
+            return blocks._plainly(x, kernel, geometry)
+        return blocks.convolve(x, kernel, geometry, forward_mode)
 
     arguments = jnp.asarray(x, dtype), jnp.asarray(kernel, dtype)
     y, pull = jax.vjp(ours, *arguments)
@@ -271,8 +275,11 @@ def test_every_form_of_the_convolution_is_the_definition(
         )
 
 
+@pytest.mark.parametrize("form", [blocks.convolve, blocks._plainly])
 @pytest.mark.parametrize("height, width", [(2, 2), (2, 3), (5, 4)])
-def test_upsampling_in_one_is_upsampling_padding_and_convolving(height, width):
+def test_upsampling_in_one_is_upsampling_padding_and_convolving(form, height, width):
+    geometry = blocks.Geometry(padding=(2, 2), reflect=True, upsample=True)
+
     def in_three(x, kernel):
         doubled = x.repeat(2, axis=1).repeat(2, axis=2)
         padded = np.pad(doubled, ((0, 0), (2, 2), (2, 2), (0, 0)), mode="reflect")
@@ -280,7 +287,7 @@ def test_upsampling_in_one_is_upsampling_padding_and_convolving(height, width):
 
     @jax.jit
     def ours(x, kernel, cotangent):
-        y, pull = jax.vjp(blocks.upsample_convolve, x, kernel)
+        y, pull = jax.vjp(lambda x, kernel: form(x, kernel, geometry), x, kernel)
         return y, *pull(cotangent)
 
     x, kernel = draw(2, height, width, 2), draw(5, 5, 2, 3, seed=1)

@@ -7,14 +7,19 @@ import jax.numpy as jnp
 import pytest
 from tiny import tiny_config
 
+from dgnet_jax.checkpoints import abstract_state
 from dgnet_jax.errors import DivergedError, InputError
 from dgnet_jax.loop import Stage, run_stage
+
+
+def initial() -> dict[str, Any]:
+    return {"step": jnp.int32(0), "weight": jnp.ones(3).sum()}
 
 
 def stage(diverges_at: int, seen: list[int]) -> Stage:
     """Five steps of finite losses; the state is not finite after the given one."""
 
-    def step(state: Any, batch: Any) -> tuple[Any, dict[str, Any]]:
+    def step(number: int, state: Any, batch: Any) -> tuple[Any, dict[str, Any]]:
         done = state["step"] + 1
         weight = jnp.where(done == diverges_at, jnp.nan, state["weight"])
         return {"step": done, "weight": weight}, {"loss": jnp.float32(1)}
@@ -29,6 +34,8 @@ def stage(diverges_at: int, seen: list[int]) -> Stage:
         name="stage",
         total_steps=5,
         images_per_step=1,
+        abstract=abstract_state(initial()),
+        initial=initial,
         step=step,
         batch=lambda step: step,
         evaluate=evaluate,
@@ -42,8 +49,7 @@ def stage(diverges_at: int, seen: list[int]) -> Stage:
 @pytest.mark.parametrize("diverges_at", [3, 5])
 def test_a_state_that_is_not_finite_is_told_before_it_is_ranked(tmp_path: Path, diverges_at: int):
     seen: list[int] = []
-    state = {"step": jnp.int32(0), "weight": jnp.ones(3).sum()}
     with pytest.raises(DivergedError, match=f"step {diverges_at}: a parameter") as caught:
-        run_stage(stage(diverges_at, seen), state, tmp_path, tiny_config())
+        run_stage(stage(diverges_at, seen), tmp_path, tiny_config())
     assert seen == list(range(diverges_at))
     assert caught.value.checkpoint == diverges_at - 1

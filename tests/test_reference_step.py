@@ -5,7 +5,7 @@ form; every setting comes from the file's `meta`.
 """
 
 import os
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import jax
@@ -21,7 +21,13 @@ from dgnet_jax.convert import convert_state_dict, is_unused, locate, lookup, to_
 from dgnet_jax.models import Networks, build_networks
 from dgnet_jax.schedules import ramp
 from dgnet_jax.state import Optimizers, TrainState, create_state, make_optimizers
-from dgnet_jax.train_step import Batch, StepRandomness, make_update
+from dgnet_jax.train_step import (
+    ActiveTerms,
+    Batch,
+    StepRandomness,
+    active_terms,
+    make_update,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -239,10 +245,15 @@ def run_steps(reference: Reference, dtype: jnp.dtype, steps: int):
     optimizers = record_gradients(make_optimizers(config))
     state = first_state(reference, optimizers, dtype)
     teacher = filled(reference, "teacher", dtype)
-    update = jax.jit(make_update(config, networks, optimizers), donate_argnums=0)
+
+    @cache
+    def update(active: ActiveTerms):
+        return jax.jit(make_update(config, networks, optimizers, active), donate_argnums=0)
+
     for step in range(steps):
         coin = StepRandomness(jax.random.key(0), jnp.asarray(meta["train_structure_encoder"][step]))
-        state, losses = update(state, teacher, batch_of(reference, step, dtype), coin)
+        batch = batch_of(reference, step, dtype)
+        state, losses = update(active_terms(config, step))(state, teacher, batch, coin)
         yield step, losses, state
 
 

@@ -16,7 +16,7 @@ from dgnet_jax.models import build_networks
 from dgnet_jax.parallel import place
 from dgnet_jax.shared import make_train_step
 from dgnet_jax.state import PARTS, make_optimizers
-from dgnet_jax.train_step import Batch, Generator, StepRandomness, make_update
+from dgnet_jax.train_step import Batch, Generator, StepRandomness, active_terms, make_update
 
 pytestmark = pytest.mark.slow
 
@@ -290,19 +290,23 @@ def run(variant):
     networks, optimizers = build_networks(config, IDENTITIES), make_optimizers(config)
     placement = place()
     traced = []
-    step = make_train_step(config, networks, optimizers)
 
-    def counted(*arguments):
-        traced.append(len(losses))
-        return step(*arguments)
+    @cache
+    def compiled(active):
+        step = make_train_step(config, networks, optimizers, active)
 
-    compiled = jax.jit(
-        counted,
-        in_shardings=(placement.replicated, placement.replicated, placement.sharded),
-        out_shardings=placement.replicated,
-        donate_argnums=0,
-        compiler_options=FAST_COMPILATION,
-    )
+        def counted(*arguments):
+            traced.append(len(losses))
+            return step(*arguments)
+
+        return jax.jit(
+            counted,
+            in_shardings=(placement.replicated, placement.replicated, placement.sharded),
+            out_shardings=placement.replicated,
+            donate_argnums=0,
+            compiler_options=FAST_COMPILATION,
+        )
+
     first = tiny_state(networks, optimizers, 0)
     before = jax.tree.map(np.array, first)
     teacher = placement.put_state(tiny_teacher(networks))
@@ -311,18 +315,18 @@ def run(variant):
         rng = np.random.default_rng(index)
         images = rng.integers(0, 256, (2, 4, 32, 16, 3), np.uint8)
         labels = rng.integers(0, IDENTITIES, (2, 2), np.int32)
-        given = state
-        state, found = compiled(
-            given, teacher, placement.put_batch({"images": images, "labels": labels})
+        given, arrays = state, {"images": images, "labels": labels}
+        state, found = compiled(active_terms(config, index))(
+            given, teacher, placement.put_batch(2, lambda rows, whole=arrays: whole)
         )
         losses.append(jax.tree.map(np.asarray, found))
         donated.append(all(leaf.is_deleted() for leaf in jax.tree.leaves(given)))
     return losses, traced, donated, before, jax.tree.map(np.asarray, state)
 
 
-def test_the_step_is_traced_once_and_donates_its_state():
+def test_the_step_is_traced_before_and_after_the_ramps_begin_and_donates_its_state():
     _, traced, donated, _, state = run("published")
-    assert traced == [0]
+    assert traced == [0, RAMP_START + 2]
     assert all(donated)
     assert state.step == STEPS
 

@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
 
     row = {
         "device": jax.devices()[0].device_kind,
-        "matmul_precision": jax.config.jax_default_matmul_precision,
+        "matmul_precision": jax.config.read("jax_default_matmul_precision"),
         "tests": list(argv),
         "passed": counted.outcomes["passed"],
         "failed": counted.named["failed"],

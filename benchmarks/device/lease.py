@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.device.presets import _STEP, FULL, SMOKE, Preset, Variant
+from benchmarks.device.presets import _STEP, FULL, Preset, Variant
 from benchmarks.device.stages import Results, Row, Stage, run_stage, run_together
 from benchmarks.device.unpack import DATA
 

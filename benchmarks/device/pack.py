@@ -31,7 +31,10 @@ MIB = 2**20
 # Of one call's folder; the checkout's own files travel beside it.
 LIMIT_MIB = 60.0
 # Name in the pack, and how the file begins in --weights.
-WEIGHTS = {"resnet50.safetensors": "resnet50", "inception.safetensors": ("fid", "pt_inception")}
+WEIGHTS = {
+    "resnet50.safetensors": ("resnet50",),
+    "inception.safetensors": ("fid", "pt_inception"),
+}
 REFERENCE = ("dgnet_step.npz", "state_dict_shapes.json")
 # The reader of a data set wants query and gallery to be there; until they come, so many images of
 # each stand in for them.
@@ -111,15 +114,14 @@ def find_weights(folder: Path) -> dict[str, Path]:
         InputError: none fits a name.
     """
     found = {}
-    for name, start in WEIGHTS.items():
+    for name, starts in WEIGHTS.items():
         candidates = [
             path
             for suffix in (".safetensors", ".pth")
             for path in sorted(folder.glob(f"*{suffix}"))
-            if path.name.startswith(start)
+            if path.name.startswith(starts)
         ]
         if not candidates:
-            starts = (start,) if isinstance(start, str) else start
             wanted = " or ".join(f"{word}*.safetensors, {word}*.pth" for word in starts)
             raise InputError(f"--weights={folder}: no {wanted} in it")
         found[name] = candidates[0]

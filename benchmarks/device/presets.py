@@ -79,7 +79,6 @@ FULL = Preset(
         Variant("bfloat16_b32", (_BFLOAT16, "--batch=32")),
         Variant("float32_b32", (_FLOAT32, "--batch=32"), "float32"),
         Variant("teacher_bfloat16_b32", (_BFLOAT16, "--batch=32", "--stage=teacher")),
-        Variant("bfloat16_b8_plain", (_BFLOAT16, "--batch=8", "--upsample=plain")),
         Variant("bfloat16_b8_phases", (_BFLOAT16, "--batch=8", "--upsample=phases")),
         Variant("bfloat16_b8_scan4", (_BFLOAT16, "--batch=8", "--scan=4")),
         Variant("bfloat16_b8_pmap", (_BFLOAT16, "--batch=8", "--config.parallel=pmap")),

@@ -51,7 +51,7 @@ def make_packs(folder: Path) -> None:
         width=16,
     )
     write_weights(folder / "weights")
-    dataset = load_dataset("folder", drawn)
+    dataset = load_dataset("market1501", drawn)
     pack.write_pack(
         folder / "first",
         pack.LIMIT_MIB,

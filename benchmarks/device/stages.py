@@ -4,6 +4,7 @@ What a stage measures it prints as JSON, an object a line; each goes to the resu
 the standard library is used: on a fresh machine nothing else may be there yet.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -177,10 +178,8 @@ def _run(
 def _end(process: subprocess.Popen[str]) -> int:
     """Ends a process with its children: politely, then by force."""
     for number, patience in ((signal.SIGTERM, GRACE), (signal.SIGKILL, 30.0)):
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)
-        except ProcessLookupError:
-            pass
         try:
             return process.wait(patience)
         except subprocess.TimeoutExpired:

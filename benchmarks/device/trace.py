@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 
 
 class Kernel(NamedTuple):
-    """A kernel's name, how often it ran, and the milliseconds of all its runs together."""
+    """A kernel's name, the number of its runs, and their milliseconds together."""
 
     name: str
-    count: int
+    runs: int
     milliseconds: float
 
 
@@ -83,9 +83,7 @@ def as_text(kernels: Kernels) -> str:
     lines = [f"{kernels.total:.2f} ms of kernels in {kernels.span:.2f} ms"]
     for kernel in kernels.longest:
         share = kernel.milliseconds / kernels.total
-        lines.append(
-            f"{kernel.milliseconds:9.3f} ms {share:6.1%} {kernel.count:5d} x {kernel.name}"
-        )
+        lines.append(f"{kernel.milliseconds:9.3f} ms {share:6.1%} {kernel.runs:5d} x {kernel.name}")
     return "\n".join(lines)
 
 
@@ -108,8 +106,8 @@ def main() -> None:
         "kernel_ms": round(kernels.total, 3),
         "span_ms": round(kernels.span, 3),
         "longest": [
-            {"name": name[:120], "count": count, "ms": round(milliseconds, 3)}
-            for name, count, milliseconds in kernels.longest
+            {"name": name[:120], "runs": runs, "ms": round(milliseconds, 3)}
+            for name, runs, milliseconds in kernels.longest
         ],
     }
     print(json.dumps(row), flush=True)

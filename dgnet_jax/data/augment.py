@@ -1,8 +1,8 @@
 """Augmentation on the device.
 
-Every image draws its own random numbers, all of them for the whole (global) batch from one key:
-under `jit` with a sharded batch any number of devices gives the same images. The leading axes are
-arbitrary; (batch, height, width, 3) is the usual case.
+Every image draws its own random numbers, all of them for the whole (global) batch from one key: any
+number of devices gives the same images (`randomness`). The leading axes are arbitrary, the batch
+first; (batch, height, width, 3) is the usual case.
 """
 
 from typing import TypeVar
@@ -10,6 +10,8 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from dgnet_jax.randomness import WHOLE, Share
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -26,6 +28,7 @@ def augment(
     pad: int,
     mirror_probability: float,
     crop: bool = True,
+    share: Share = WHOLE,
 ) -> jax.Array:
     """Mirror, bicubic resize, edge padding, random crop, normalisation (`dgnet.md`, section 2).
 
@@ -36,18 +39,21 @@ def augment(
         pad: pixels added on each side before the crop.
         mirror_probability: of each image.
         crop: False leaves padding and crop out.
+        share: which rows of the batch `images` are.
 
     Returns:
         (..., height, width, 3) float32, ImageNet-normalised.
     """
     mirror_key, top_key, left_key = jax.random.split(key, 3)
     lead = images.shape[:-3]
-    mirrored = jax.random.bernoulli(mirror_key, mirror_probability, lead)
+    mirrored = share.draw(
+        lambda shape: jax.random.bernoulli(mirror_key, mirror_probability, shape), lead
+    )
     images = jnp.where(mirrored[..., None, None, None], jnp.flip(images, axis=-2), images)
     images = resize(images, height, width)
     if crop and pad:
-        top = jax.random.randint(top_key, lead, 0, 2 * pad + 1)
-        left = jax.random.randint(left_key, lead, 0, 2 * pad + 1)
+        limits = jnp.full(lead, 2 * pad + 1, jnp.int32)
+        top, left = share.randint(top_key, limits), share.randint(left_key, limits)
         images = _padded_crop(images, top, left, pad)
     return normalise(images)
 
@@ -107,6 +113,7 @@ def random_erasing(
     area: tuple[float, float] = (0.02, 0.4),
     aspect: float = 0.3,
     attempts: int = 100,
+    share: Share = WHOLE,
 ) -> jax.Array:
     """Random erasing (Zhong et al., AAAI 2020) with 0, the mean colour of a normalised image.
 
@@ -121,6 +128,7 @@ def random_erasing(
         area: smallest and largest erased share.
         aspect: smallest height / width; the largest is its inverse.
         attempts: tries per image.
+        share: which rows of the batch `images` are.
 
     Returns:
         As `images`.
@@ -129,18 +137,25 @@ def random_erasing(
     height, width, _ = images.shape[-3:]
     chosen_key, area_key, aspect_key, top_key, left_key = jax.random.split(key, 5)
     tries = (*lead, attempts)
-    target = jax.random.uniform(area_key, tries, minval=area[0], maxval=area[1]) * height * width
-    ratio = jax.random.uniform(aspect_key, tries, minval=aspect, maxval=1 / aspect)
+
+    def uniform(key: jax.Array, low: float, high: float) -> jax.Array:
+        return share.draw(
+            lambda shape: jax.random.uniform(key, shape, minval=low, maxval=high), tries
+        )
+
+    target = uniform(area_key, *area) * height * width
+    ratio = uniform(aspect_key, aspect, 1 / aspect)
     heights = jnp.round(jnp.sqrt(target * ratio)).astype(jnp.int32)
     widths = jnp.round(jnp.sqrt(target / ratio)).astype(jnp.int32)
     fits = (heights < height) & (widths < width)
     first = jnp.argmax(fits, axis=-1, keepdims=True)
     box_height = jnp.take_along_axis(heights, first, axis=-1)[..., 0]
     box_width = jnp.take_along_axis(widths, first, axis=-1)[..., 0]
-    top = jax.random.randint(top_key, lead, 0, jnp.maximum(height - box_height + 1, 1))
-    left = jax.random.randint(left_key, lead, 0, jnp.maximum(width - box_width + 1, 1))
+    top = share.randint(top_key, jnp.maximum(height - box_height + 1, 1))
+    left = share.randint(left_key, jnp.maximum(width - box_width + 1, 1))
 
-    erased = jax.random.bernoulli(chosen_key, probability, lead) & jnp.any(fits, axis=-1)
+    chosen = share.draw(lambda shape: jax.random.bernoulli(chosen_key, probability, shape), lead)
+    erased = chosen & jnp.any(fits, axis=-1)
     in_rows = _between(jnp.arange(height), top, top + box_height)
     in_columns = _between(jnp.arange(width), left, left + box_width)
     box = erased[..., None, None] & in_rows[..., :, None] & in_columns[..., None, :]

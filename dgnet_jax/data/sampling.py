@@ -17,26 +17,16 @@ _DIRECTION_A, _DIRECTION_B, _CLASSIFICATION = 0, 1, 2
 
 
 @dataclass(frozen=True, eq=False)
-class HostSliced:
+class Indices:
     """Index arrays of equal length, one row per item of the batch."""
 
-    def host_slice(self, process_index: int, process_count: int) -> Self:
-        """This host's contiguous share of the rows.
-
-        Raises:
-            ValueError: the batch cannot be divided by the number of hosts.
-        """
-        arrays = [getattr(self, field.name) for field in fields(self)]
-        size = len(arrays[0])
-        if size % process_count:
-            raise ValueError(f"a batch of {size} cannot be divided among {process_count} hosts")
-        share = size // process_count
-        rows = slice(process_index * share, (process_index + 1) * share)
-        return type(self)(*(array[rows] for array in arrays))
+    def __getitem__(self, rows: slice) -> Self:
+        """Some rows of the batch, such as a device's."""
+        return type(self)(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
 @dataclass(frozen=True, eq=False)
-class PairIndices(HostSliced):
+class PairIndices(Indices):
     """The two independent batches, a and b, of a DG-Net step.
 
     Each array is (batch,); indices are int64, labels int32. A positive is another image of the same
@@ -52,7 +42,7 @@ class PairIndices(HostSliced):
 
 
 @dataclass(frozen=True, eq=False)
-class ClassificationIndices(HostSliced):
+class ClassificationIndices(Indices):
     """A batch for the teacher; each array is (batch,), indices int64, labels int32."""
 
     image: np.ndarray

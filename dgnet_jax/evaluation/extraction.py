@@ -42,7 +42,9 @@ class InceptionExtractor:
 
 @partial(jax.jit, static_argnames="dims")
 def _features(params: Any, images: jax.Array, dims: int) -> jax.Array:
-    return inception_features(params, images, dims)
+    # A measure, so in full float32 wherever it runs, not in TensorFloat-32 or bfloat16.
+    with jax.default_matmul_precision("highest"):
+        return inception_features(params, images, dims)
 
 
 def load_extractor(

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import ml_collections
 
@@ -36,11 +37,17 @@ def compute_dtype(config: ml_collections.ConfigDict) -> jnp.dtype:
     """The type of convolutions and matmuls.
 
     Raises:
-        InputError: `config.dtype` is none of float32, bfloat16, float64.
+        InputError: `config.dtype` is none of float32, bfloat16, float64, or is float64 while jax
+            would compute in float32 in its place.
     """
     if config.dtype not in DTYPES:
         raise InputError(
             f"--config.dtype: {config.dtype!r} is not a known type; use one of {', '.join(DTYPES)}"
+        )
+    if config.dtype == "float64" and not jax.config.read("jax_enable_x64"):
+        raise InputError(
+            "--config.dtype: 'float64' needs jax's 64-bit mode, which is off: without it "
+            "everything would be computed in float32. Set the environment variable JAX_ENABLE_X64=1"
         )
     return DTYPES[config.dtype]
 
@@ -59,14 +66,12 @@ def build_resnet(config: ml_collections.ConfigDict, dtype: jnp.dtype) -> ResNet:
 
 def build_teacher(config: ml_collections.ConfigDict, num_identities: int) -> Teacher:
     """The teacher's module."""
-    dtype = compute_dtype(config)
     return Teacher(
-        backbone=build_resnet(config.teacher, dtype),
+        backbone=build_resnet(config.teacher, compute_dtype(config)),
         num_identities=num_identities,
         pooling=config.teacher.pooling,
         embedding=config.teacher.embedding,
         dropout=config.teacher.dropout,
-        dtype=dtype,
     )
 
 
@@ -85,7 +90,6 @@ def build_networks(config: ml_collections.ConfigDict, num_identities: int) -> Ne
         embedding=config.appearance.embedding,
         dropout_prime=config.appearance.dropout_prime,
         dropout_fine=config.appearance.dropout_fine,
-        dtype=dtype,
     )
     if appearance_encoder.code_size % config.decoder.num_residual:
         raise InputError(

@@ -4,8 +4,9 @@ All feature maps are (batch, height, width, channels). `dtype` is the type of co
 matmuls; statistics of norms are computed in at least float32.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -41,32 +42,130 @@ def statistics_dtype(x: Array) -> jnp.dtype:
     return jnp.promote_types(x.dtype, jnp.float32)
 
 
-def reflect_pad(x: Array, padding: int) -> Array:
-    """Pads rows and columns by reflection, the border row or column itself not repeated."""
-    return jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)), mode="reflect")
+def moments(x: Array, axes: tuple[int, ...], near: Array) -> tuple[Array, Array]:
+    """Mean and biased variance over `axes` (kept, of length 1), in one pass over `x`.
+
+    Both are sums over the same values, which many devices reduce together. `near` is subtracted
+    first, so that the variance is no difference of large numbers: any constant, the nearer to the
+    mean the better; it has no gradient.
+    """
+    near = lax.stop_gradient(near)
+    moved = x - near
+    mean = moved.mean(axes, keepdims=True)
+    variance = jnp.square(moved).mean(axes, keepdims=True) - jnp.square(mean)
+    return mean + near, jnp.maximum(variance, 0)
 
 
-def zero_pad(x: Array, padding: int) -> Array:
-    """Pads rows and columns with zeros."""
-    return jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+def _widths(padding: tuple[int, int]) -> tuple[tuple[int, int], ...]:
+    rows, columns = padding
+    return (0, 0), (rows, rows), (columns, columns), (0, 0)
+
+
+def reflect_pad(x: Array, padding: tuple[int, int]) -> Array:
+    """Pads (rows, columns) by reflection, the border row or column itself not repeated."""
+    return jnp.pad(x, _widths(padding), mode="reflect")
+
+
+def zero_pad(x: Array, padding: tuple[int, int]) -> Array:
+    """Pads (rows, columns) with zeros."""
+    return jnp.pad(x, _widths(padding))
+
+
+class Geometry(NamedTuple):
+    """How a convolution meets its input.
+
+    padding: rows and columns added on each side, with zeros or by reflection. upsample: nearest
+    upsampling by 2 before that; for 5x5 kernels with a reflected padding of 2.
+    """
+
+    stride: int = 1
+    dilation: int = 1
+    padding: tuple[int, int] = (0, 0)
+    reflect: bool = False
+    upsample: bool = False
+
+
+# Stride 1, no padding.
+PLAIN = Geometry()
 
 
 def convolve(
-    x: Array, kernel: Array, stride: int = 1, dilation: int = 1, forward_mode: bool = False
+    x: Array, kernel: Array, geometry: Geometry = PLAIN, forward_mode: bool = False
 ) -> Array:
-    """Convolution without padding, in the form that is fastest where it runs.
+    """Convolution in the form that is fastest where it runs.
+
+    The form is chosen when the program is lowered, by the platform that it is lowered for: what is
+    exported on a CPU carries the plain form to GPUs and TPUs.
 
     Args:
         x: (batch, height, width, in).
         kernel: (rows, columns, in, out).
         forward_mode: whether `jax.jvp` has to pass through.
     """
-    if kernel.shape[:2] == (1, 1):
+    if kernel.shape[:2] == (1, 1) and not (any(geometry.padding) or geometry.upsample):
         # XLA's CPU convolution takes several times a matmul's time for 1 x 1 weight gradients.
-        x = x[:, ::stride, ::stride] if stride > 1 else x
+        x = x[:, :: geometry.stride, :: geometry.stride] if geometry.stride > 1 else x
         return lax.dot_general(x, kernel[0, 0], (((3,), (0,)), ((), ())))
-    if jax.default_backend() != "cpu":
-        return _convolution(x, kernel, stride, dilation)
+    if not forward_mode:
+        return _convolve(x, kernel, geometry)
+    return lax.platform_dependent(
+        x,
+        kernel,
+        cpu=partial(_on_a_cpu, geometry=geometry, forward_mode=True),
+        default=partial(_plainly, geometry=geometry),
+    )
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _convolve(x: Array, kernel: Array, geometry: Geometry) -> Array:
+    """`convolve` for reverse mode: it keeps its input for the gradient, not the padded copy."""
+    return lax.platform_dependent(
+        x,
+        kernel,
+        cpu=partial(_on_a_cpu, geometry=geometry),
+        default=partial(_plainly, geometry=geometry),
+    )
+
+
+def _convolve_forward(
+    x: Array, kernel: Array, geometry: Geometry
+) -> tuple[Array, tuple[Array, Array]]:
+    return _convolve(x, kernel, geometry), (x, kernel)
+
+
+def _convolve_backward(
+    geometry: Geometry, saved: tuple[Array, Array], gradient: Array
+) -> tuple[Array, Array]:
+    def pull(form: Callable[..., Array]) -> Callable[..., tuple[Array, Array]]:
+        def backward(x: Array, kernel: Array, gradient: Array) -> tuple[Array, Array]:
+            return jax.vjp(partial(form, geometry=geometry), x, kernel)[1](gradient)
+
+        return backward
+
+    return lax.platform_dependent(*saved, gradient, cpu=pull(_on_a_cpu), default=pull(_plainly))
+
+
+_convolve.defvjp(_convolve_forward, _convolve_backward)
+
+
+def _plainly(x: Array, kernel: Array, geometry: Geometry) -> Array:
+    """As written, for accelerators: upsample, pad, convolve."""
+    stride, dilation, padding, reflect, upsample = geometry
+    if upsample:
+        x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+    if reflect:
+        x, padding = reflect_pad(x, padding), (0, 0)
+    rows, columns = padding
+    return _convolution(x, kernel, stride, dilation, ((rows, rows), (columns, columns)))
+
+
+def _on_a_cpu(x: Array, kernel: Array, geometry: Geometry, forward_mode: bool = False) -> Array:
+    """In the forms that XLA's CPU backend is fast at."""
+    stride, dilation, padding, reflect, upsample = geometry
+    if upsample:
+        return _upsample_by_phases(x, kernel)
+    if any(padding):
+        x = (reflect_pad if reflect else zero_pad)(x, padding)
     if x.dtype == jnp.float64:
         return _convolve_by_matmuls(x, kernel, stride, dilation)
     if forward_mode:
@@ -234,7 +333,7 @@ def _convolve_by_matmuls(x: Array, kernel: Array, stride: int, dilation: int) ->
     return total
 
 
-def upsample_convolve(x: Array, kernel: Array) -> Array:
+def _upsample_by_phases(x: Array, kernel: Array) -> Array:
     """Nearest upsampling by 2, reflection padding of 2 and a 5x5 convolution, in one.
 
     Each of the four phases of the output sees only 3x3 pixels of the input, with kernel taps that
@@ -256,29 +355,36 @@ def upsample_convolve(x: Array, kernel: Array) -> Array:
             [[1, 1, 0, 0, 0], [0, 0, 1, 1, 0], [0, 0, 0, 0, 1]],
             [[1, 0, 0, 0, 0], [0, 1, 1, 0, 0], [0, 0, 0, 1, 1]],
         ],
-        kernel.dtype,
+        statistics_dtype(kernel),
     )
-    phases = jnp.einsum("apr,bqc,rcio->pqiabo", taps, taps, kernel)
+    phases = jnp.einsum(
+        "apr,bqc,rcio->pqiabo",
+        taps,
+        taps,
+        kernel.astype(taps.dtype),
+        precision=lax.Precision.HIGHEST,
+    ).astype(kernel.dtype)
     phases = phases.reshape(3, 3, x.shape[-1], 4 * features)
     edged = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
-    y = convolve(edged, phases).reshape(batch, height, width, 2, 2, features)
+    y = _on_a_cpu(edged, phases, PLAIN).reshape(batch, height, width, 2, 2, features)
     y = y.transpose(0, 1, 3, 2, 4, 5).reshape(batch, 2 * height, 2 * width, features)
 
-    def pad_doubled(strip: Array, axis: int) -> Array:
-        strip = jnp.repeat(strip, 2, axis)
+    def outermost(pixels: Sequence[Array], axis: int) -> Array:
+        """The row (axis 1) or column (axis 2) of the output that sees these five of the input."""
+        strip = jnp.repeat(jnp.concatenate(pixels, axis), 2, 3 - axis)
         widths = [(0, 0)] * 4
-        widths[axis] = (2, 2)
-        return jnp.pad(strip, widths, mode="reflect")
+        widths[3 - axis] = (2, 2)
+        return _on_a_cpu(jnp.pad(strip, widths, mode="reflect"), kernel, PLAIN)
 
-    for axis, size in ((1, height), (2, width)):
-        first, last = jnp.array([1, 0, 0, 0, 1]), jnp.array([-2, -1, -1, -1, -2]) + size
-        strips = [jnp.take(x, pixels, axis, mode="clip") for pixels in (first, last)]
-        border = convolve(pad_doubled(jnp.concatenate(strips), 3 - axis), kernel)
-        outer = jnp.split(border, 2)
-        if axis == 1:
-            y = y.at[:, :1].set(outer[0]).at[:, -1:].set(outer[1])
-        else:
-            y = y.at[:, :, :1].set(outer[0]).at[:, :, -1:].set(outer[1])
+    for axis in (1, 2):
+        size = x.shape[axis]
+        first, second, before_last, last = (
+            lax.slice_in_dim(x, pixel, pixel + 1, axis=axis) for pixel in (0, 1, size - 2, size - 1)
+        )
+        start = outermost([second, first, first, first, second], axis)
+        end = outermost([before_last, last, last, last, before_last], axis)
+        y = lax.dynamic_update_slice_in_dim(y, start, 0, axis)
+        y = lax.dynamic_update_slice_in_dim(y, end, y.shape[axis] - 1, axis)
     return y
 
 
@@ -290,7 +396,7 @@ class Conv(nn.Module):
         kernel_size: rows and columns of the kernel.
         padding: rows and columns added on each side.
         reflect: pad by reflection (the DG-Net blocks) rather than with zeros (ResNets).
-        upsample: upsample by 2 (nearest) first; for a 5x5 kernel with reflection.
+        upsample: upsample by 2 (nearest) first; for a 5x5 kernel with a padding of 2.
         forward_mode: whether `jax.jvp` has to pass through (the discriminator).
     """
 
@@ -310,13 +416,9 @@ class Conv(nn.Module):
     def __call__(self, x: Array) -> Array:
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape).astype(self.dtype)
-        x = x.astype(self.dtype)
-        if self.upsample:
-            y = upsample_convolve(x, kernel)
-        else:
-            if self.padding:
-                x = (reflect_pad if self.reflect else zero_pad)(x, self.padding)
-            y = convolve(x, kernel, self.stride, self.dilation, self.forward_mode)
+        padding = (self.padding, self.padding)
+        geometry = Geometry(self.stride, self.dilation, padding, self.reflect, self.upsample)
+        y = convolve(x.astype(self.dtype), kernel, geometry, self.forward_mode)
         if self.use_bias:
             y = y + self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
         return y
@@ -325,8 +427,7 @@ class Conv(nn.Module):
 def instance_norm(x: Array) -> Array:
     """Instance norm without affine parameters: per image and channel, biased variance."""
     wide = x.astype(statistics_dtype(x))
-    mean = wide.mean((1, 2), keepdims=True)
-    variance = jnp.square(wide - mean).mean((1, 2), keepdims=True)
+    mean, variance = moments(wide, (1, 2), wide[:, :1, :1])
     return ((wide - mean) * lax.rsqrt(variance + NORM_EPSILON)).astype(x.dtype)
 
 
@@ -352,9 +453,9 @@ class ImageLayerNorm(nn.Module):
         beta = self.param("beta", nn.initializers.zeros, (x.shape[-1],))
         wide = x.astype(statistics_dtype(x))
         count = x.shape[1] * x.shape[2] * x.shape[3]
-        mean = wide.mean((1, 2, 3), keepdims=True)
-        variance = jnp.square(wide - mean).sum((1, 2, 3), keepdims=True) / (count - 1)
-        return ((wide - mean) / (jnp.sqrt(variance) + NORM_EPSILON) * gamma + beta).astype(x.dtype)
+        mean, variance = moments(wide, (1, 2, 3), wide[:, :1, :1, :1])
+        deviation = jnp.sqrt(variance * (count / (count - 1)))
+        return ((wide - mean) / (deviation + NORM_EPSILON) * gamma + beta).astype(x.dtype)
 
 
 class ConvNorm(nn.Module):

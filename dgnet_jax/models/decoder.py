@@ -46,10 +46,13 @@ class Decoder(nn.Module):
             x = ResidualBlock(norms, dtype=self.dtype, name=f"residual_{index}")(x)
         for index in range(2):
             channels //= 2
-            x = Conv(channels, 5, upsample=True, dtype=self.dtype, name=f"upsample_{index}")(x)
+            x = Conv(
+                channels, 5, padding=2, upsample=True, dtype=self.dtype, name=f"upsample_{index}"
+            )(x)
             x = leaky_relu(ImageLayerNorm(name=f"upsample_norm_{index}")(x))
         for index in range(2):
             conv = Conv(channels, 3, padding=1, dtype=self.dtype, name=f"refine_{index}")
             x = leaky_relu(conv(x))
-        image = Conv(3, 1, dtype=self.dtype, name="to_image")(x)
-        return image.astype(jnp.promote_types(image.dtype, jnp.float32))
+        # Pixels are not rounded to bfloat16, whose steps are wider than those of 8 bits.
+        wide = jnp.promote_types(self.dtype, jnp.float32)
+        return Conv(3, 1, dtype=wide, name="to_image")(x)

@@ -63,8 +63,8 @@ class PatchDiscriminator(nn.Module):
                 dtype=self.dtype,
                 name=f"residual_{index}",
             )(x)
-        scores = Conv(1, 1, kernel_init=_normal_init, dtype=self.dtype, name="scores")(x)
-        return scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
+        wide = jnp.promote_types(self.dtype, jnp.float32)
+        return Conv(1, 1, kernel_init=_normal_init, dtype=wide, name="scores")(x)
 
 
 class Discriminator(nn.Module):

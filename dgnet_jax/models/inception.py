@@ -19,7 +19,7 @@ from jax import lax
 from safetensors import SafetensorError, safe_open
 
 from dgnet_jax.errors import InputError
-from dgnet_jax.models.blocks import Array, convolve, kaiming_fan_in
+from dgnet_jax.models.blocks import Array, Geometry, convolve, kaiming_fan_in
 
 # Feature choices, by their channels: after the first and the second max pool, before the auxiliary
 # classifier, and the last pool (pytorch-fid's `--dims`).
@@ -47,10 +47,8 @@ class ConvRelu(nn.Module):
         shape = (*self.kernel_size, x.shape[-1], self.features)
         kernel = self.param("kernel", kaiming_fan_in, shape).astype(x.dtype)
         bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(x.dtype)
-        rows, columns = self.padding
-        if rows or columns:
-            x = jnp.pad(x, ((0, 0), (rows, rows), (columns, columns), (0, 0)))
-        return nn.relu(convolve(x, kernel, self.stride) + bias)
+        geometry = Geometry(self.stride, padding=self.padding)
+        return nn.relu(convolve(x, kernel, geometry) + bias)
 
 
 def max_pool(x: Array, stride: int = 2, padding: int = 0) -> Array:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from dgnet_jax.models.resnet import GroupedBatchNorm, ResNet
+from dgnet_jax.randomness import Share
 
 Pooling = Literal["max", "average"]
 
@@ -56,12 +57,14 @@ def _largest(x: jax.Array) -> jax.Array:
 
 
 class ReidHead(nn.Module):
-    """Linear, batch norm (the embedding), dropout, linear (the identity logits). No ReLU."""
+    """Linear, batch norm (the embedding), dropout, linear (the identity logits). No ReLU.
+
+    Computed in float32 or float64, whatever the backbone's type.
+    """
 
     num_identities: int
     embedding: int = 512
     dropout: float = 0.5
-    dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(
@@ -69,22 +72,27 @@ class ReidHead(nn.Module):
         pooled: jax.Array,
         groups: int = 1,
         use_running_average: bool = True,
-        drop: bool = False,
+        drop: Share | None = None,
     ) -> HeadOutput:
-        """pooled: (batch * groups, channels). `drop` turns dropout on (needs the rng "dropout")."""
-        x = nn.Dense(self.embedding, kernel_init=_head_init, dtype=self.dtype, name="reduce")(
-            pooled
-        )
-        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        """Pooled features (batch * groups, channels) to embedding and logits.
+
+        `drop` turns dropout on (it needs the rng "dropout"): the share of the batch in `pooled`.
+        """
+        wide = jnp.promote_types(pooled.dtype, jnp.float32)
+        x = nn.Dense(self.embedding, kernel_init=_head_init, dtype=wide, name="reduce")(pooled)
         embedding = GroupedBatchNorm(use_running_average, groups, name="bn")(x)
-        x = nn.Dropout(self.dropout, deterministic=not drop)(embedding)
+        x = embedding
+        if drop is not None and self.dropout > 0:
+            key, kept = self.make_rng("dropout"), 1 - self.dropout
+            mask = drop.draw(lambda shape: jax.random.bernoulli(key, kept, shape), x.shape)
+            x = jnp.where(mask, x / kept, 0)
         logits = nn.Dense(
             self.num_identities,
             kernel_init=nn.initializers.normal(0.001),
-            dtype=self.dtype,
+            dtype=wide,
             name="classifier",
         )(x)
-        return HeadOutput(embedding, logits.astype(embedding.dtype))
+        return HeadOutput(embedding, logits)
 
 
 class AppearanceEncoder(nn.Module):
@@ -103,15 +111,10 @@ class AppearanceEncoder(nn.Module):
     embedding: int = 512
     dropout_prime: float = 0.5
     dropout_fine: float = 0.75
-    dtype: jnp.dtype = jnp.float32
 
     def setup(self) -> None:
-        self.prime = ReidHead(
-            self.num_identities, self.embedding, self.dropout_prime, dtype=self.dtype
-        )
-        self.fine = ReidHead(
-            self.num_identities, self.embedding, self.dropout_fine, dtype=self.dtype
-        )
+        self.prime = ReidHead(self.num_identities, self.embedding, self.dropout_prime)
+        self.fine = ReidHead(self.num_identities, self.embedding, self.dropout_fine)
 
     @property
     def code_size(self) -> int:
@@ -133,9 +136,12 @@ class AppearanceEncoder(nn.Module):
         pooled: jax.Array,
         groups: int = 1,
         use_running_average: bool = True,
-        drop: bool = False,
+        drop: Share | None = None,
     ) -> tuple[HeadOutput, HeadOutput]:
-        """Pooled features (batch * groups, channels) to the prime and the fine head's output."""
+        """Pooled features (batch * groups, channels) to the prime and the fine head's output.
+
+        `drop` as in `ReidHead`.
+        """
         return (
             self.prime(pooled, groups, use_running_average, drop),
             self.fine(pooled, groups, use_running_average, drop),
@@ -146,9 +152,9 @@ class AppearanceEncoder(nn.Module):
         images: jax.Array,
         groups: int = 1,
         use_running_average: bool = True,
-        drop: bool = False,
+        drop: Share | None = None,
     ) -> tuple[AppearanceFeatures, HeadOutput, HeadOutput]:
-        """The whole network: features, prime head, fine head."""
+        """The whole network: features, prime head, fine head. `drop` as in `ReidHead`."""
         features = self.features(images, groups, use_running_average)
         prime, fine = self.heads(features.pooled, groups, use_running_average, drop)
         return features, prime, fine
@@ -162,7 +168,6 @@ class Teacher(nn.Module):
     pooling: Pooling = "average"
     embedding: int = 512
     dropout: float = 0.5
-    dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(
@@ -170,13 +175,14 @@ class Teacher(nn.Module):
         images: jax.Array,
         groups: int = 1,
         use_running_average: bool = True,
-        drop: bool = False,
+        drop: Share | None = None,
     ) -> HeadOutput:
-        """Images (batch * groups, height, width, 3) to embedding and logits."""
+        """Images (batch * groups, height, width, 3) to embedding and logits.
+
+        `drop` as in `ReidHead`.
+        """
         x = self.backbone(images, groups, use_running_average)
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         pooled = pool_parts(x, 1, self.pooling)[:, 0]
-        head = ReidHead(
-            self.num_identities, self.embedding, self.dropout, dtype=self.dtype, name="head"
-        )
+        head = ReidHead(self.num_identities, self.embedding, self.dropout, name="head")
         return head(pooled, groups, use_running_average, drop)

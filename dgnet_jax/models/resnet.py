@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from dgnet_jax.models.blocks import NORM_EPSILON, Conv, statistics_dtype
+from dgnet_jax.models.blocks import NORM_EPSILON, Conv, moments, statistics_dtype
 
 BATCH_NORM_MOMENTUM = 0.1
 
@@ -49,8 +49,7 @@ class GroupedBatchNorm(nn.Module):
             raise ValueError(
                 f"batch norm {self.name} has {count} value a channel; a batch needs 2 or more"
             )
-        mean = grouped.mean(axes, keepdims=True)
-        variance = jnp.square(grouped - mean).mean(axes, keepdims=True)
+        mean, variance = moments(grouped, axes, mean_average.value.astype(grouped.dtype))
         if not self.is_initializing() and self.is_mutable_collection("batch_stats"):
             unbiased = variance * (count / (count - 1))
             for average, values in ((mean_average, mean), (variance_average, unbiased)):
