@@ -136,8 +136,8 @@ def _flops_of(jaxpr: Any) -> float:
 def needed_flops(config: ml_collections.ConfigDict, networks: Networks, step: bool) -> float:
     """What one step's convolutions and matmuls need, by the passes of dgnet.md section 2.
 
-    A pass backwards to the images or to the weights costs as much as the pass forwards. `step`: with
-    every loss, not those before the ramps alone.
+    A pass backwards to the images or to the weights costs as much as the pass forwards. `step`:
+    with every loss, not those before the ramps alone.
     """
     height, width, batch = config.data.height, config.data.width, config.batch_size
     image = jnp.zeros((1, height, width, 3))
