@@ -44,6 +44,9 @@ _DISTRIBUTED = flags.DEFINE_bool(
 )
 _COORDINATOR = flags.DEFINE_string("coordinator_address", None, "host:port of process 0.")
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes of the run.")
+_REQUIRE_ACCELERATOR = flags.DEFINE_bool(
+    "require_accelerator", False, "End with an error where there is neither a GPU nor a TPU."
+)
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "This process, from 0.")
 
 
@@ -57,6 +60,11 @@ def main(argv: list[str]) -> None:
 
     if jax.process_index() == 0:
         logging.info("devices: %s", ", ".join(str(device) for device in jax.devices()))
+    if _REQUIRE_ACCELERATOR.value and jax.default_backend() == "cpu":
+        raise InputError(
+            "--require_accelerator: jax found CPUs only. BUILD.md, under Troubleshooting, says "
+            "what to look at; without the flag the run would go on, far slower"
+        )
     config = _CONFIG.value
     if config is None:
         raise app.UsageError("--config is missing, such as --config=configs/market.py:l1_rmse")

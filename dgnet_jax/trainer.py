@@ -39,6 +39,8 @@ from dgnet_jax.swaps import Painter
 from dgnet_jax.teacher import load_teacher, log_start, train_teacher
 
 STAGE = DGNET_STAGE
+# Parameters of the generator and E_a together; `small` has 2 million, ResNet-50 alone 23.
+_FULL_SIZE = 10_000_000
 # Fields that may change between a run and its continuation.
 RESUMABLE = (
     "total_steps",
@@ -106,6 +108,19 @@ def initial_state(
     # teacher's own arrays, which the step must not take over with its state.
     own = placement.compile_init(partial(jax.tree.map, jnp.copy))(appearance)
     return replace(state, appearance=own["params"], appearance_stats=own["batch_stats"])
+
+
+def warn_of_a_cpu(state: Any) -> None:
+    """Says what it means to train networks of full size where jax found CPUs only."""
+    parameters = sum(leaf.size for leaf in jax.tree.leaves((state.generator, state.appearance)))
+    if jax.default_backend() == "cpu" and parameters > _FULL_SIZE and jax.process_index() == 0:
+        logging.warning(
+            "jax found CPUs only, and these are networks of full size (%d million parameters): a "
+            "step takes most of a minute here, the published 100,000 steps months. Is a GPU or TPU "
+            "missing, see BUILD.md under Troubleshooting; for a CPU there is the flag small: "
+            "--config=configs/market.py:l1_rmse,small. --require_accelerator ends such a run.",
+            round(parameters / 1e6),
+        )
 
 
 def _with_backbone(appearance: dict[str, Params], teacher: Params) -> dict[str, Params]:
@@ -188,10 +203,13 @@ def train(
     may_differ = RESUMABLE if shared.teacher is None else (*RESUMABLE, "teacher.checkpoint")
     workdir = work_directory.prepare(workdir, config, may_differ, base.get_config())
     try:
+        abstract = jax.eval_shape(
+            partial(blank_state, config, networks, optimizers), jax.random.key(config.seed)
+        )
+        warn_of_a_cpu(abstract)
         teacher = shared.teacher
         if teacher is None:
             teacher = get_teacher(config, data, workdir, placement)
-        blank = partial(blank_state, config, networks, optimizers)
         sampler = PairSampler(data.train_labels, config.batch_size, config.seed)
 
         def batch(step: int) -> Any:
@@ -214,7 +232,7 @@ def train(
             name=STAGE,
             total_steps=config.total_steps,
             images_per_step=2 * config.batch_size,
-            abstract=placement.abstract(jax.eval_shape(blank, jax.random.key(config.seed))),
+            abstract=placement.abstract(abstract),
             initial=partial(initial_state, config, networks, optimizers, teacher, placement),
             step=lambda step, state, batch: shared.step(config, step)(state, teacher, batch, key),
             batch=batch,

@@ -341,7 +341,7 @@ def test_a_term_is_exactly_0_before_its_ramp():
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_setting_runs_with_finite_losses(variant):
     losses, traced, *_, state = run(variant)
-    assert traced == [0]
+    assert traced == [0, RAMP_START + 2]
     for leaf in jax.tree.leaves((losses, state)):
         assert np.isfinite(leaf).all()
 
