@@ -59,6 +59,9 @@ _UPSAMPLE = flags.DEFINE_enum(
     "All convolutions in the plain form of accelerators, but the decoder's upsampling one as four "
     "phases of 3x3, or it too (repeat, reflect, 5x5); by default as the platform has them.",
 )
+_TURN = flags.DEFINE_string(
+    "turn", None, "Once compiled, a line with ready: true, and a wait until this file is there."
+)
 _TRACE = flags.DEFINE_string("trace", None, "A folder for a jax.profiler trace of one step.")
 _IDENTITIES = 751
 _CACHED_IMAGES = 512
@@ -171,7 +174,14 @@ def choose_upsampling(form: str | None) -> None:
         setattr(blocks, platform, convolution)
 
 
-def measure(program: Program, steps: int, trace: str | None) -> dict[str, Any]:
+def wait_for_turn(file: Path, compiled: dict[str, Any]) -> None:
+    """Says that the program is compiled, and returns when the file is there."""
+    print(json.dumps({"ready": True} | compiled), flush=True)
+    while not file.exists():
+        time.sleep(0.05)
+
+
+def measure(program: Program, steps: int, trace: str | None, turn: str | None) -> dict[str, Any]:
     """Compiles a program, times its dispatches and traces one more."""
     hits: list[str] = []
     jax.monitoring.register_event_listener(lambda event, **_: hits.append(event))
@@ -189,6 +199,8 @@ def measure(program: Program, steps: int, trace: str | None) -> dict[str, Any]:
         state, losses = jax.block_until_ready(step(state, *program.rest(0)))
     result["compile_seconds"] = round(time.perf_counter() - started, 1)
     result["from_cache"] = _CACHE_HIT in hits
+    if turn:
+        wait_for_turn(Path(turn), result)
     seconds, gathering = [], []
     for index in range(steps + 1 if steps else 0):
         started = time.perf_counter()
@@ -226,7 +238,7 @@ def main(_: list[str]) -> None:
         config.teacher.batch_size = _BATCH.value
     choose_upsampling(_UPSAMPLE.value)
     program = (teacher_program if of_teacher else dgnet_program)(config)
-    result = measure(program, _STEPS.value, _TRACE.value)
+    result = measure(program, _STEPS.value, _TRACE.value, _TURN.value)
     device_memory = jax.devices()[0].memory_stats() or {}
     peak = device_memory.get("peak_bytes_in_use")
     count = 1 if of_teacher else _SCAN.value

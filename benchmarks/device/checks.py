@@ -7,6 +7,7 @@ files are missing has shown nothing.
 """
 
 import json
+import os
 import sys
 import time
 from collections import Counter
@@ -40,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
 
     row = {
         "device": jax.devices()[0].device_kind,
-        "matmul_precision": jax.config.read("jax_default_matmul_precision"),
+        "matmul_precision": os.environ.get("JAX_DEFAULT_MATMUL_PRECISION", "default"),
         "tests": list(argv),
         "passed": counted.outcomes["passed"],
         "failed": counted.named["failed"],

@@ -18,15 +18,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.device.presets import _STEP, FULL, Preset, Variant
-from benchmarks.device.stages import Results, Row, Stage, run_stage, run_together
+from benchmarks.device.stages import Results, Row, Stage, run_in_turns, run_stage
 from benchmarks.device.unpack import DATA
 
 ROOT = Path(__file__).resolve().parents[2]
-FIRST = ("unpack", "machine", "tests", "compile", "steps", "profile", "train")
+FIRST = ("unpack", "machine", "tests", "steps", "profile", "train")
 SECOND = ("unpack", "finish", "swap", "ranking", "images")
 # A limit of 600 seconds for a call, and time to start and to bring files back.
 _SECONDS = 570.0
@@ -75,39 +76,27 @@ def first_call(preset: Preset, place: Place, results: Results) -> Iterator[Group
         for name, arguments in tests.items()
         if arguments
     ]
-    # Compiling takes longer than all else. The programs are compiled at the same time, and while
-    # tests run, into the cache from which the timed processes take them one by one.
-    compiled = [
-        Stage(f"compile {variant.name}", [_step(preset, variant, 0)], limits["compile"])
-        for variant in preset.variants
-    ]
     yield "tests", together
-    yield "compile", compiled
-    whole = {"XLA_PYTHON_CLIENT_PREALLOCATE": "true", "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.9"}
-    for variant in preset.variants:
 
-        def with_share(row: Row, variant: Variant = variant) -> Row:
-            ceiling = results.of("machine").get(f"matmul_{variant.compare}_tflops")
-            reached = row.get("tflop_per_second")
-            if not ceiling or reached is None:
-                return row
-            return row | {
-                "share_of_matmul": round(reached / ceiling, 4),
-                "against": variant.compare,
-            }
+    def with_share(variant: Variant, row: Row) -> Row:
+        ceiling = results.of("machine").get(f"matmul_{variant.compare}_tflops")
+        reached = row.get("tflop_per_second")
+        if not ceiling or reached is None:
+            return row
+        return row | {"share_of_matmul": round(reached / ceiling, 4), "against": variant.compare}
 
-        yield (
-            "steps",
-            [
-                Stage(
-                    f"step {variant.name}",
-                    [_step(preset, variant, preset.timed)],
-                    limits["steps"],
-                    whole,
-                    with_share,
-                )
-            ],
-        )
+    yield (
+        "steps",
+        [
+            Stage(
+                f"step {variant.name}",
+                [[*_step(preset, variant, preset.timed), f"--turn={_turn(place, variant)}"]],
+                limits["compile"],
+                adjust=partial(with_share, variant),
+            )
+            for variant in preset.variants
+        ],
+    )
     traced = next(variant for variant in preset.variants if variant.name == preset.profiled)
     trace = work / "trace"
     yield (
@@ -132,7 +121,8 @@ def first_call(preset: Preset, place: Place, results: Results) -> Iterator[Group
         results.of(f"step {preset.base_teacher}").get("step_seconds", _TEACHER_STEP),
         results.of(f"step {preset.base}").get("step_seconds", _STEP_SECONDS),
     )
-    start = python("-m", "benchmarks.device.training", "start", str(work), "--", *flags)
+    warm = ["--warm"] if preset.warm else []
+    start = python("-m", "benchmarks.device.training", "start", str(work), *warm, "--", *flags)
     yield "train", [Stage("train", [start], limits["train"])]
 
 
@@ -235,6 +225,10 @@ def _step(preset: Preset, variant: Variant, steps: int) -> list[str]:
     return python(_STEP, *flags, *variant.flags)
 
 
+def _turn(place: Place, variant: Variant) -> Path:
+    return place.work / "turns" / variant.name
+
+
 def _unpack(preset: Preset, place: Place) -> Iterator[Group]:
     yield (
         "unpack",
@@ -257,17 +251,28 @@ def environment(work: Path) -> dict[str, str]:
 
 
 def run_groups(
-    groups: Iterator[Group], chosen: Sequence[str], results: Results, until: float
+    groups: Iterator[Group],
+    chosen: Sequence[str],
+    preset: Preset,
+    place: Place,
+    results: Results,
+    until: float,
 ) -> None:
-    """Runs the stages of the chosen groups; `compile` beside `tests`, all else one by one."""
-    waiting: list[Stage] = []
+    """Runs the stages of the chosen groups, one by one but for `tests` and `steps`.
+
+    Compiling takes longer than all else: all steps are compiled at the same time, and while tests
+    run. Then each is timed alone.
+    """
+    tests: Sequence[Stage] = []
     for name, stages in groups:
         if name not in chosen:
             continue
-        if name == "tests" and "compile" in chosen:
-            waiting = list(stages)
-        elif name == "compile":
-            run_together([*waiting, *stages], results, ROOT, until)
+        if name == "tests" and "steps" in chosen:
+            tests = stages
+        elif name == "steps":
+            turns = [_turn(place, variant) for variant in preset.variants]
+            with_turns = list(zip(stages, turns, strict=True))
+            run_in_turns(tests, with_turns, preset.limits["steps"], results, ROOT, until)
         else:
             for stage in stages:
                 run_stage(stage, results, ROOT, until)
@@ -294,11 +299,12 @@ def run_call(
     if kept.is_file():
         shutil.copyfile(kept, brought)
     results = Results((kept, brought), place.out / "log.txt")
-    os.environ.update(environment(place.work))
+    os.environ.update(environment(place.work) | {"JAX_PLATFORMS": preset.platforms})
     if call == "first":
-        run_groups(first_call(preset, place, results), chosen or FIRST, results, until)
+        groups, known = first_call(preset, place, results), FIRST
     else:
-        run_groups(second_call(preset, place, until), chosen or SECOND, results, until)
+        groups, known = second_call(preset, place, until), SECOND
+    run_groups(groups, chosen or known, preset, place, results, until)
     return results.rows
 
 

@@ -36,7 +36,9 @@ class Preset:
         training: `--config.` fields of the training alone.
         evaluation: `--config.` fields of evaluations.
         pretrained: whether the training starts from the pack's ResNet-50.
-        limits: of stages by group.
+        warm: whether DG-Net's programs are compiled while its teacher trains.
+        platforms: JAX_PLATFORMS; a stage fails at once where they are not there.
+        limits: of stages by group; `compile` until a step is ready, `steps` for its timing.
         reserve: seconds of the second call that come after the training.
     """
 
@@ -55,6 +57,8 @@ class Preset:
     training: Mapping[str, str]
     evaluation: Mapping[str, str]
     pretrained: bool
+    warm: bool
+    platforms: str
     limits: Mapping[str, float]
     reserve: float
 
@@ -101,11 +105,13 @@ FULL = Preset(
     },
     evaluation={"evaluation.batch_size": "256", "evaluation.fid_dims": "768"},
     pretrained=True,
+    warm=True,
+    platforms="cuda,cpu",
     limits={
         "unpack": 60,
         "machine": 60,
-        "tests": 240,
-        "compile": 270,
+        "tests": 200,
+        "compile": 250,
         "steps": 60,
         "profile": 60,
         "train": 40,
@@ -132,11 +138,13 @@ SMOKE = Preset(
     base="float32_b8",
     base_teacher="teacher_float32_b8",
     profiled="float32_b8",
-    teacher_seconds=1,
+    teacher_seconds=0.3,
     training_seconds=8,
     training={"dtype": "float32", "appearance.init": "teacher"},
     evaluation={"evaluation.batch_size": "64", "evaluation.fid_dims": "64"},
     pretrained=False,
+    warm=False,
+    platforms="cpu",
     limits={
         "unpack": 120,
         "machine": 120,

@@ -71,7 +71,6 @@ def smoke(
         out: what a call brings back.
         more: variants of the step besides the preset's.
     """
-    os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
     preset = replace(preset, variants=(*preset.variants, *more))
     make_packs(folder)

@@ -21,6 +21,7 @@ from typing import Any
 GRACE = 10.0
 # Of the output of a stage that failed, lines that stand in its result.
 _TAIL = 15
+_POLL = 0.2
 
 Row = dict[str, Any]
 
@@ -82,31 +83,56 @@ class Stage:
     adjust: Callable[[Row], Row] = lambda row: row
 
 
-def run_stage(stage: Stage, results: Results, root: Path, until: float = float("inf")) -> str:
+@dataclass
+class Turn:
+    """When a stage that has prepared itself may go on, and until when.
+
+    Attributes:
+        file: the stage waits until it exists.
+        ready: it has printed a row with "ready": true, or has ended.
+        deadline: of `time.monotonic()`.
+    """
+
+    file: Path
+    ready: threading.Event = field(default_factory=threading.Event)
+    deadline: float = float("inf")
+
+
+def run_stage(
+    stage: Stage,
+    results: Results,
+    root: Path,
+    until: float = float("inf"),
+    turn: Turn | None = None,
+) -> str:
     """Runs a stage and reports how it ended: "ok", "failed", "timeout" or "skipped".
 
     Args:
         root: the repository.
         until: of `time.monotonic()`, when it has to be over whatever its own limit is.
+        turn: the stage's limit holds until it is ready; then that of its turn.
     """
     started = time.monotonic()
-    deadline = min(started + stage.limit, until)
-    if deadline - started < 1:
+    turn = turn or Turn(Path())
+    turn.deadline = min(started + stage.limit, until)
+    if turn.deadline - started < 1:
+        turn.ready.set()
         results.add({"stage": stage.name, "status": "skipped", "reason": "no time is left"})
         return "skipped"
     status, code = "ok", 0
     tail: deque[str] = deque(maxlen=_TAIL)
     for command in stage.commands:
-        status, code = _run(command, stage, results, root, deadline, tail)
+        status, code = _run(command, stage, results, root, turn, tail)
         if status != "ok":
             break
+    turn.ready.set()
     row: Row = {
         "stage": stage.name,
         "status": status,
         "seconds": round(time.monotonic() - started, 1),
     }
     if status != "ok":
-        row |= {"exit_code": code, "limit": round(deadline - started, 1), "tail": list(tail)}
+        row |= {"exit_code": code, "limit": round(turn.deadline - started, 1), "tail": list(tail)}
     results.add(row)
     return status
 
@@ -124,12 +150,47 @@ def run_together(
         thread.join()
 
 
+def run_in_turns(
+    beside: Sequence[Stage],
+    stages: Sequence[tuple[Stage, Path]],
+    limit: float,
+    results: Results,
+    root: Path,
+    until: float = float("inf"),
+) -> None:
+    """Lets stages prepare themselves at the same time, then go on one by one, alone.
+
+    Args:
+        beside: stages that run while the others prepare themselves, to their end.
+        stages: each with the file that it waits for once it has printed {"ready": true, ...}; its
+            own limit is that of the preparation.
+        limit: seconds of a turn.
+        results, root, until: as of `run_stage`.
+    """
+    turns = [Turn(file) for _, file in stages]
+    threads = []
+    for (stage, file), turn in zip(stages, turns, strict=True):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.unlink(missing_ok=True)
+        arguments = (stage, results, root, until, turn)
+        threads.append(threading.Thread(target=run_stage, args=arguments))
+    for thread in threads:
+        thread.start()
+    run_together(beside, results, root, until)
+    for turn in turns:
+        turn.ready.wait()
+    for turn, thread in zip(turns, threads, strict=True):
+        turn.deadline = min(time.monotonic() + limit, until)
+        turn.file.touch()
+        thread.join()
+
+
 def _run(
     command: Sequence[str],
     stage: Stage,
     results: Results,
     root: Path,
-    deadline: float,
+    turn: Turn,
     tail: deque[str],
 ) -> tuple[str, int]:
     try:
@@ -158,16 +219,22 @@ def _run(
                 tail.append(line.rstrip())
                 results.note(stage.name, line.rstrip())
             else:
+                if row.get("ready"):
+                    turn.deadline = float("inf")
+                    turn.ready.set()
                 results.add({"stage": stage.name} | stage.adjust(row))
 
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
     status = "ok"
-    try:
-        code = process.wait(max(0.0, deadline - time.monotonic()))
-    except subprocess.TimeoutExpired:
-        status = "timeout"
-        code = _end(process)
+    while True:
+        try:
+            code = process.wait(_POLL)
+            break
+        except subprocess.TimeoutExpired:
+            if time.monotonic() >= turn.deadline:
+                status, code = "timeout", _end(process)
+                break
     # A child that outlives it may hold the pipe open.
     reader.join(5)
     if status == "ok" and code != 0:
