@@ -176,6 +176,7 @@ def programs(
     images = rows(count, *size)
     codes = rows(count, networks.appearance_encoder.code_size, dtype=jnp.float32)
     found: dict[str, tuple[Any, tuple[Any, ...], float]] = {}
+    arguments: tuple[Any, ...]
     for name in names:
         if name in ("step", "start"):
             active = ActiveTerms(*[name == "step"] * 2)

@@ -20,15 +20,19 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import NamedTuple
 
 from benchmarks.device.presets import _STEP, FULL, Preset, Variant
-from benchmarks.device.stages import Results, Row, Stage, run_in_turns, run_stage
+from benchmarks.device.stages import Results, Row, Stage, end_all, run_in_turns, run_stage
 from benchmarks.device.unpack import DATA
 
 ROOT = Path(__file__).resolve().parents[2]
-FIRST = ("unpack", "machine", "tests", "steps", "profile", "train")
-SECOND = ("unpack", "finish", "swap", "ranking", "images")
+# The groups of stages of each call, in order.
+GROUPS = {
+    "first": ("unpack", "machine", "tests", "steps", "profile", "train"),
+    "second": ("unpack", "finish", "swap", "ranking", "images"),
+}
 # A limit of 600 seconds for a call, and time to start and to bring files back.
 _SECONDS = 570.0
 # Where nothing was measured: seconds of a step of the teacher and of DG-Net.
@@ -301,11 +305,17 @@ def run_call(
     results = Results((kept, brought), place.out / "log.txt")
     os.environ.update(environment(place.work) | {"JAX_PLATFORMS": preset.platforms})
     if call == "first":
-        groups, known = first_call(preset, place, results), FIRST
+        groups = first_call(preset, place, results)
     else:
-        groups, known = second_call(preset, place, until), SECOND
-    run_groups(groups, chosen or known, preset, place, results, until)
+        groups = second_call(preset, place, until)
+    run_groups(groups, chosen or GROUPS[call], preset, place, results, until)
     return results.rows
+
+
+def _stop(number: int, _: FrameType | None) -> None:
+    """On SIGTERM: the stages end with this process, a training in the background does not."""
+    end_all()
+    sys.exit(128 + number)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -322,7 +332,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--seconds", type=float, default=_SECONDS, help="until this call has to be over"
     )
-    result.add_argument("--stages", default="", help=f"some of {', '.join(FIRST + SECOND[1:])}")
+    result.add_argument("--stages", default="", help="some of a call's, with commas between them")
     return result
 
 
@@ -330,8 +340,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The command."""
     command = parser()
     arguments = command.parse_args(argv)
-    # The stages end with this process: SystemExit goes through `finally` and `with`.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGTERM, _stop)
     if arguments.call == "smoke":
         from benchmarks.device.smoke import smoke
 
@@ -339,7 +348,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             out = arguments.out or Path(folder) / "out"
             smoke(Path(folder), out)
         return
-    known = FIRST if arguments.call == "first" else SECOND
+    known = GROUPS[arguments.call]
     chosen = tuple(filter(None, arguments.stages.split(",")))
     if unknown := [name for name in chosen if name not in known]:
         command.error(f"--stages: {', '.join(unknown)}: not of {', '.join(known)}")

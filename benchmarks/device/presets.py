@@ -141,7 +141,11 @@ SMOKE = Preset(
     teacher_seconds=0.3,
     training_seconds=8,
     training={"dtype": "float32", "appearance.init": "teacher"},
-    evaluation={"evaluation.batch_size": "64", "evaluation.fid_dims": "64"},
+    evaluation={
+        "evaluation.batch_size": "16",
+        "evaluation.fid_dims": "64",
+        "evaluation.fid_images": "16",
+    },
     pretrained=False,
     warm=False,
     platforms="cpu",

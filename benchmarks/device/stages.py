@@ -24,6 +24,8 @@ _TAIL = 15
 _POLL = 0.2
 
 Row = dict[str, Any]
+# Processes of stages that have not ended.
+_live: set[int] = set()
 
 
 class Results:
@@ -142,7 +144,8 @@ def run_together(
 ) -> None:
     """Runs stages at the same time; returns when all have ended."""
     threads = [
-        threading.Thread(target=run_stage, args=(stage, results, root, until)) for stage in stages
+        threading.Thread(target=run_stage, args=(stage, results, root, until), daemon=True)
+        for stage in stages
     ]
     for thread in threads:
         thread.start()
@@ -173,7 +176,7 @@ def run_in_turns(
         file.parent.mkdir(parents=True, exist_ok=True)
         file.unlink(missing_ok=True)
         arguments = (stage, results, root, until, turn)
-        threads.append(threading.Thread(target=run_stage, args=arguments))
+        threads.append(threading.Thread(target=run_stage, args=arguments, daemon=True))
     for thread in threads:
         thread.start()
     run_together(beside, results, root, until)
@@ -211,6 +214,8 @@ def _run(
         tail.append(str(error))
         return "failed", -1
 
+    _live.add(process.pid)
+
     def read() -> None:
         assert process.stdout is not None
         for line in process.stdout:
@@ -235,6 +240,7 @@ def _run(
             if time.monotonic() >= turn.deadline:
                 status, code = "timeout", _end(process)
                 break
+    _live.discard(process.pid)
     # A child that outlives it may hold the pipe open.
     reader.join(5)
     if status == "ok" and code != 0:
@@ -252,6 +258,13 @@ def _end(process: subprocess.Popen[str]) -> int:
         except subprocess.TimeoutExpired:
             continue
     return -1
+
+
+def end_all() -> None:
+    """Ends all stages at once, by force."""
+    for pid in list(_live):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
 
 
 def _measured(line: str) -> Row | None:

@@ -4,10 +4,10 @@
     python -m benchmarks.device.training finish WORK --seconds=200
 
 `start` runs `launch.py` with these flags in a session of its own, its work directory WORK/run, its
-output in WORK/training.log, and returns; with --warm DG-Net's two programs, before and after the
-ramps, are compiled into the cache beside it, while its teacher trains. `finish` waits for its end, or after so many seconds sends
-SIGTERM, upon which it saves, and reports how far it came. Each prints one JSON line. Only the
-standard library is used.
+output in WORK/training.log, and returns. With --warm DG-Net's two programs, before and after the
+ramps, are compiled into the cache beside it, while its teacher trains. `finish` waits for its end,
+or after so many seconds sends SIGTERM, upon which it saves, and reports how far it came. Each
+prints one JSON line. Only the standard library is used.
 """
 
 import argparse
