@@ -28,6 +28,7 @@ import ml_collections
 import numpy as np
 from absl import app, flags
 from jax.experimental import topologies
+from jax.extend.core import jaxprs_in_params
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import config_flags
 
@@ -126,10 +127,7 @@ def _flops_of(jaxpr: Any) -> float:
         elif name == "cond":  # of platform_dependent: the plain form is the last
             total += _flops_of(parameters["branches"][-1].jaxpr)
         else:
-            for value in parameters.values():
-                inner = getattr(value, "jaxpr", value)
-                if hasattr(inner, "eqns"):
-                    total += _flops_of(inner)
+            total += sum(map(_flops_of, jaxprs_in_params(parameters)))
     return total
 
 
