@@ -17,12 +17,13 @@ def count_flops(jaxpr: core.Jaxpr) -> float:
     A loop counts as often as it runs (a `while`, whose trips are unknown, once), of the branches of
     a `cond` the dearest, of `platform_dependent` forms the default one. Zeros of padding count;
     those that a dilated input is spread with do not.
+    What no result depends on does not count.
 
     Args:
         jaxpr: such as `jax.jit(f).trace(*arguments).jaxpr.jaxpr`.
     """
     total = 0.0
-    for equation in jaxpr.eqns:
+    for equation in _live(jaxpr):
         name = equation.primitive.name
         if name == "dot_general":
             total += _of_dot(equation)
@@ -38,6 +39,19 @@ def count_flops(jaxpr: core.Jaxpr) -> float:
             repeats = equation.params["length"] if name == "scan" else 1
             total += repeats * sum(map(count_flops, _inner(equation)))
     return total
+
+
+def _live(jaxpr: core.Jaxpr) -> Iterator[Any]:
+    """The equations whose results are used, last first.
+
+    A traced program may hold others, such as the forward half of a gradient that is taken alone;
+    every compiler drops them.
+    """
+    used = {id(variable) for variable in jaxpr.outvars}
+    for equation in reversed(jaxpr.eqns):
+        if equation.effects or any(id(variable) in used for variable in equation.outvars):
+            used.update(id(variable) for variable in equation.invars)
+            yield equation
 
 
 def _of_dot(equation: Any) -> float:
