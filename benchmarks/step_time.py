@@ -62,6 +62,9 @@ _UPSAMPLE = flags.DEFINE_enum(
 _TURN = flags.DEFINE_string(
     "turn", None, "Once compiled, a line with ready: true, and a wait until this file is there."
 )
+_REQUIRE_ACCELERATOR = flags.DEFINE_bool(
+    "require_accelerator", False, "End with an error where there is neither a GPU nor a TPU."
+)
 _TRACE = flags.DEFINE_string("trace", None, "A folder for a jax.profiler trace of one step.")
 _IDENTITIES = 751
 _CACHED_IMAGES = 512
@@ -229,6 +232,8 @@ def measure(program: Program, steps: int, trace: str | None, turn: str | None) -
 
 
 def main(_: list[str]) -> None:
+    if _REQUIRE_ACCELERATOR.value and jax.default_backend() == "cpu":
+        sys.exit("error: --require_accelerator: jax found CPUs only")
     config = _CONFIG.value
     config.batch_size = _BATCH.value or config.batch_size
     config.dtype = _DTYPE.value or config.dtype

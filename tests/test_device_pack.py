@@ -105,7 +105,7 @@ def test_a_pack_that_is_too_large_says_by_how_much_and_is_not_left(
 
 
 def test_missing_inputs_are_named(archive: Path, weights: Path, tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match=r"error: --config.data.root=\S*nowhere"):
+    with pytest.raises(SystemExit, match=r"error: --market=\S*nowhere cannot be read"):
         run(tmp_path / "nowhere", weights, tmp_path / "packs")
     with pytest.raises(SystemExit, match=r"error: --reference=\S*: no dgnet_step.npz in it"):
         run(archive, weights, tmp_path / "packs", f"--reference={tmp_path}")

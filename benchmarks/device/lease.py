@@ -35,6 +35,8 @@ GROUPS = {
 }
 # A limit of 600 seconds for a call, and time to start and to bring files back.
 _SECONDS = 570.0
+# What a trace and the start of the training need of a call, however long steps take.
+_AFTER_STEPS = 80.0
 # Where nothing was measured: seconds of a step of the teacher and of DG-Net.
 _TEACHER_STEP, _STEP_SECONDS = 0.03, 0.2
 # What a step takes more in a run than alone: the host, logs, pictures, checkpoints.
@@ -67,7 +69,10 @@ def first_call(preset: Preset, place: Place, results: Results) -> Iterator[Group
     """The stages up to the start of the training; later ones depend on results of earlier ones."""
     limits, work = preset.limits, place.work
     yield from _unpack(preset, place)
-    yield "machine", [_stage("machine", preset, "benchmarks.device.machine", *preset.machine)]
+    yield (
+        "machine",
+        [_stage("machine", preset, "benchmarks.device.machine", *preset.required, *preset.machine)],
+    )
     precise = {"JAX_DEFAULT_MATMUL_PRECISION": "highest"}
     tests = {"reference": preset.reference, "tests": preset.tests}
     together = [
@@ -138,7 +143,8 @@ def second_call(preset: Preset, place: Place, until: float) -> Iterator[Group]:
     limits, work = preset.limits, place.work
     yield from _unpack(preset, place)
     collect = python("-m", "benchmarks.device.collect", str(work), str(place.out))
-    launch = python("launch.py", f"--workdir={work / 'run'}", *_data(place))
+    run = f"--workdir={work / 'run'}"
+    launch = python("launch.py", run, *preset.required, *_data(place))
     evaluate = [*launch, "--mode=evaluate", *fields(preset.evaluation)]
     reports = {name: work / f"evaluation_{name}.json" for name in ("ranking", "images")}
     waiting = max(0.0, until - time.monotonic() - preset.reserve)
@@ -203,6 +209,7 @@ def training_flags(preset: Preset, place: Place, teacher_step: float, step: floa
     if preset.pretrained:
         planned["pretrained"] = str(place.work / "weights" / "resnet50.safetensors")
     return [
+        *preset.required,
         f"--config={preset.config}",
         *_data(place),
         *fields({**preset.overrides, **preset.training, **planned}),
@@ -226,7 +233,7 @@ def _stage(name: str, preset: Preset, module: str, *arguments: str) -> Stage:
 
 def _step(preset: Preset, variant: Variant, steps: int) -> list[str]:
     flags = [f"--config={preset.config}", *fields(preset.overrides), f"--steps={steps}"]
-    return python(_STEP, *flags, *variant.flags)
+    return python(_STEP, *preset.required, *flags, *variant.flags)
 
 
 def _turn(place: Place, variant: Variant) -> Path:
@@ -276,7 +283,8 @@ def run_groups(
         elif name == "steps":
             turns = [_turn(place, variant) for variant in preset.variants]
             with_turns = list(zip(stages, turns, strict=True))
-            run_in_turns(tests, with_turns, preset.limits["steps"], results, ROOT, until)
+            until_train = until - _AFTER_STEPS
+            run_in_turns(tests, with_turns, preset.limits["steps"], results, ROOT, until_train)
         else:
             for stage in stages:
                 run_stage(stage, results, ROOT, until)

@@ -104,8 +104,11 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=8192)
     parser.add_argument("--copy_mib", type=int, default=4096)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--require_accelerator", action="store_true")
     arguments = parser.parse_args()
     device = jax.devices()[0]
+    if arguments.require_accelerator and device.platform == "cpu":
+        parser.exit(1, f"error: jax found CPUs only; nvidia-smi: {card() or 'not there'}\n")
     about = {
         "device": device.device_kind,
         "platform": device.platform,

@@ -59,6 +59,14 @@ def write_archive(images: Iterable[tuple[str, bytes]], path: Path) -> int:
     return count
 
 
+def open_market(path: str) -> ReidDataset:
+    """Market-1501 in a folder or zip; InputError if it is not there."""
+    try:
+        return load_dataset("market1501", path)
+    except InputError as error:
+        raise InputError(f"--market={path} cannot be read. {error}") from error
+
+
 def training_images(dataset: ReidDataset) -> Iterable[tuple[str, bytes]]:
     """Names and bytes of the training images, and of the first people's queries and gallery."""
     yield from _files(dataset.train, range(len(dataset.train)))
@@ -235,7 +243,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser().parse_args(argv)
     try:
         weights = find_weights(arguments.weights)
-        dataset = load_dataset("market1501", arguments.market)
+        dataset = open_market(arguments.market)
         if not arguments.no_download:
             requirements = wheels.read_requirements(_REPOSITORY / "requirements.txt")
             present = wheels.read_names(arguments.present)

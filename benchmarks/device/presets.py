@@ -37,7 +37,8 @@ class Preset:
         evaluation: `--config.` fields of evaluations.
         pretrained: whether the training starts from the pack's ResNet-50.
         warm: whether DG-Net's programs are compiled while its teacher trains.
-        platforms: JAX_PLATFORMS; a stage fails at once where they are not there.
+        platforms: JAX_PLATFORMS.
+        required: the flag with which programs end at once where there is no accelerator, or none.
         limits: of stages by group; `compile` until a step is ready, `steps` for its timing.
         reserve: seconds of the second call that come after the training.
     """
@@ -59,6 +60,7 @@ class Preset:
     pretrained: bool
     warm: bool
     platforms: str
+    required: tuple[str, ...]
     limits: Mapping[str, float]
     reserve: float
 
@@ -107,6 +109,7 @@ FULL = Preset(
     pretrained=True,
     warm=True,
     platforms="cuda,cpu",
+    required=("--require_accelerator",),
     limits={
         "unpack": 60,
         "machine": 60,
@@ -149,6 +152,7 @@ SMOKE = Preset(
     pretrained=False,
     warm=False,
     platforms="cpu",
+    required=(),
     limits={
         "unpack": 120,
         "machine": 120,
