@@ -22,6 +22,17 @@ def abstract_state(state: State) -> State:
     return jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
 
 
+class _Manager(ocp.CheckpointManager):
+    """Never asks jax whether the processes are to stop, as orbax does at every save.
+
+    jax takes what it is asked with for the progress of the process: orbax, asking with the step and
+    once more from a thread, would take back what `preemption` has told it.
+    """
+
+    def reached_preemption(self, step: int) -> bool:
+        return False
+
+
 class Checkpoints:
     """The checkpoints in one folder. A context manager: leaving it waits for the last save.
 
@@ -50,7 +61,7 @@ class Checkpoints:
         self.directory = Path(directory).absolute()
         self._config = _plain(config)
         policies = ocp.checkpoint_managers
-        self._manager = ocp.CheckpointManager(
+        self._manager = _Manager(
             self.directory,
             item_handlers={name: handler() for name, handler in _ITEMS.items()},
             options=ocp.CheckpointManagerOptions(

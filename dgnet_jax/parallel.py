@@ -45,6 +45,9 @@ class Placement(NamedTuple):
 
     def put_state(self, tree: Any) -> Any:
         """Replicates host or device arrays on all devices."""
+        if jax.process_count() > 1:
+            # Of an array on the only device of a process, jax 0.10 makes one that cannot be saved.
+            tree = to_host(tree)
         return jax.device_put(tree, self.replicated)
 
     def put_batch(self, tree: Any) -> Any:

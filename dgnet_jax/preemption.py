@@ -18,7 +18,7 @@ class _Agreement:
     jax decides once. From a SIGTERM on any process it takes the largest number that it was told by
     then, plus one, and says yes where it is told that very number, once. So it is told how often it
     was asked, which goes on over stages and does not begin at the step that a run goes on from; and
-    a yes is remembered.
+    a yes is remembered. No other code may ask jax: `checkpoints` keeps orbax from it.
     """
 
     def __init__(self) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -18,6 +19,13 @@ REPOSITORY = Path(__file__).parents[1]
 TIMES = ("images_per_second", "data_share")
 # Seconds; with other programs beside it a compilation takes minutes.
 PATIENCE = 900
+
+
+def free_port() -> int:
+    """A port that nothing listens to."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
 
 
 def tiny_data(factory: pytest.TempPathFactory) -> Path:
@@ -72,6 +80,15 @@ class Run(subprocess.Popen):
             time.sleep(0.005)
 
 
+def end_together(runs: list[Run]) -> list[int]:
+    """Waits for the end of all processes; ends all if one of them does not come to its own."""
+    try:
+        return [run.end() for run in runs]
+    finally:
+        for run in runs:
+            run.kill()
+
+
 class Launcher:
     """Starts runs that share a compilation cache, so that all but the first start at once."""
 
@@ -105,6 +122,13 @@ class Launcher:
         }
         log = self._logs / f"{self._count}.txt"
         return Run([*arguments, *flags], log, variables)
+
+    def start_two(self, workdir: Path, *flags: str, **options: Any) -> list[Run]:
+        """Starts the two processes of one run."""
+        flags = (*flags, f"--coordinator_address=localhost:{free_port()}", "--num_processes=2")
+        return [
+            self.start(workdir, *flags, f"--process_id={index}", **options) for index in range(2)
+        ]
 
     def finish(self, workdir: Path, *flags: str, **options: Any) -> Run:
         """Runs to the end, which has to be a good one."""

@@ -1,12 +1,11 @@
 """Any number of devices and processes trains as one device does."""
 
-import socket
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from processes import Launcher, rows
+from processes import Launcher, end_together, rows
 from tiny import IDENTITIES, tiny_config, tiny_state
 
 from dgnet_jax.checkpoints import Checkpoints
@@ -68,16 +67,10 @@ def test_eight_devices_of_one_process_train_as_one_does(launcher, one_device, tm
 
 
 @pytest.mark.slow
-def test_two_processes_of_two_devices_train_as_one_does(launcher, one_device, tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port = probe.getsockname()[1]
-    flags = (*FLAGS, f"--coordinator_address=localhost:{port}", "--num_processes=2")
-    runs = [
-        launcher.start(tmp_path / "two", *flags, f"--process_id={index}", devices=2)
-        for index in range(2)
-    ]
-    assert [run.end() for run in runs] == [0, 0], runs[0].said() + runs[1].said()
+@pytest.mark.parametrize("devices", [1, 2])
+def test_two_processes_train_as_one_does(launcher, one_device, tmp_path, devices):
+    runs = launcher.start_two(tmp_path / "two", *FLAGS, devices=devices)
+    assert end_together(runs) == [0, 0], runs[0].said() + runs[1].said()
     assert_same_training(one_device, tmp_path / "two")
     # The table is the first process's to print.
     assert ["Rank@1" in run.said() for run in runs] == [True, False]
