@@ -80,6 +80,29 @@ class Run(subprocess.Popen):
             time.sleep(0.005)
 
 
+def run_two(program: list[str], *arguments: str) -> list[str]:
+    """What `python PROGRAM 0 PORT ARGUMENTS` and `python PROGRAM 1 PORT ARGUMENTS` print."""
+    port = str(free_port())
+    processes = [
+        subprocess.Popen(
+            [sys.executable, *program, str(rank), port, *arguments],
+            cwd=REPOSITORY,
+            env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(REPOSITORY)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        outputs = [process.communicate(timeout=180) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    return [out for out, _ in outputs]
+
+
 def end_together(runs: list[Run]) -> list[int]:
     """Waits for the end of all processes; ends all if one of them does not come to its own."""
     try:

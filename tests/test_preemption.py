@@ -2,13 +2,11 @@
 
 import os
 import signal
-import subprocess
-import sys
 import textwrap
 import threading
 
 import pytest
-from processes import REPOSITORY, Launcher, end_together, free_port, rows, saved_steps
+from processes import Launcher, end_together, rows, run_two, saved_steps
 from two_stages import STEPS
 
 from dgnet_jax.loop import Stopped
@@ -82,29 +80,6 @@ def test_outside_the_main_thread_it_never_asks_to_stop():
 
 
 TRAINED = ("train", "dgnet")
-
-
-def run_two(program: list[str], *arguments: str) -> list[str]:
-    """What `python PROGRAM 0 PORT ARGUMENTS` and `python PROGRAM 1 PORT ARGUMENTS` print."""
-    port = str(free_port())
-    processes = [
-        subprocess.Popen(
-            [sys.executable, *program, str(rank), port, *arguments],
-            cwd=REPOSITORY,
-            env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(REPOSITORY)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        outputs = [process.communicate(timeout=180) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], outputs
-    return [out for out, _ in outputs]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
