@@ -28,9 +28,8 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def tiny_data(factory: pytest.TempPathFactory) -> Path:
-    """A drawn data set of five training people, made once a session."""
-    root = factory.getbasetemp() / "people" / "data"
+def draw_tiny_data(root: Path) -> None:
+    """A drawn data set of five training people."""
     draw_dataset(
         root,
         train_identities=5,
@@ -41,6 +40,12 @@ def tiny_data(factory: pytest.TempPathFactory) -> Path:
         height=32,
         width=16,
     )
+
+
+def tiny_data(factory: pytest.TempPathFactory) -> Path:
+    """The folder of the drawn data set, made once a session."""
+    root = factory.getbasetemp() / "people" / "data"
+    draw_tiny_data(root)
     return root
 
 
