@@ -97,7 +97,7 @@ def join_processes(
 
 def _address(coordinator: str) -> tuple[str, int]:
     host, _, port = coordinator.rpartition(":")
-    if not host or not port.isdecimal():
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
         raise InputError(
             f"--coordinator_address={coordinator}: give host:port, such as 10.0.0.1:12355"
         )

@@ -166,6 +166,14 @@ def test_a_coordinator_out_of_reach_is_told_in_time(launcher, tmp_path):
 
 
 @pytest.mark.slow
+def test_several_processes_on_a_machine_of_no_cluster_need_an_address(launcher, tmp_path):
+    run = launcher.start(tmp_path / "run", "--distributed")
+    assert run.end() == 1
+    message = "error: --distributed: coordinator_address should be defined. Give"
+    assert run.said().splitlines()[-1].startswith(message)
+
+
+@pytest.mark.slow
 def test_a_first_process_that_waits_in_vain_ends_in_time(launcher, tmp_path):
     address = f"--coordinator_address=localhost:{free_port()}"
     flags = [address, "--num_processes=2", "--process_id=0"]
@@ -175,7 +183,9 @@ def test_a_first_process_that_waits_in_vain_ends_in_time(launcher, tmp_path):
     assert "DEADLINE_EXCEEDED" in run.said()
 
 
-@pytest.mark.parametrize("address", ["10.0.0.1", "10.0.0.1:", ":12355", "10.0.0.1:port"])
+@pytest.mark.parametrize(
+    "address", ["10.0.0.1", "10.0.0.1:", ":12355", "10.0.0.1:port", "10.0.0.1:70000"]
+)
 def test_an_address_without_host_or_port_is_refused(address):
     with pytest.raises(InputError, match=f"--coordinator_address={address}: give host:port"):
         join_processes(address, 2, 1, 1)
