@@ -1,4 +1,4 @@
-"""`--config.parallel=pmap`: the mesh's training but for batch norms, which see a device's images."""
+"""`--config.parallel=pmap`: batch norms see one device's images, all else is as on the mesh."""
 
 import shutil
 import socket
@@ -77,9 +77,8 @@ def distance(one: np.ndarray, other: np.ndarray) -> float:
 def test_a_step_under_pmap_is_that_of_batch_norms_over_shares_of_the_batch(spread, case):
     """State, optimisers, running statistics and losses, in float64; the draws are the same too."""
     by_hand, found = form(spread, case, "by hand"), form(spread, case, "pmap")
-    assert found.keys() == by_hand.keys() and any(
-        "batch_stats" in k or "appearance_stats" in k for k in found
-    )
+    assert found.keys() == by_hand.keys()
+    assert any("_stats." in path for path in found) and any(path[0] == "1" for path in found)
     for path, expected in by_hand.items():
         assert distance(expected, found[path]) < 1e-8, path
 
@@ -205,7 +204,7 @@ def test_shares_of_a_draw_make_up_the_whole(shape):
     parts = [Share(index, SHARES).draw(sampler, shape) for index in range(SHARES)]
     whole = sampler((SHARES * shape[0], *shape[1:]))
     np.testing.assert_array_equal(np.concatenate(parts), whole)
-    assert len(np.unique(whole)) == whole.size
+    assert len(np.unique(whole)) > 0.99 * whole.size
 
 
 def test_shares_of_integers_with_limits_of_their_own_make_up_the_whole():
