@@ -28,12 +28,12 @@ import ml_collections
 import numpy as np
 from absl import app, flags
 from jax.experimental import topologies
-from jax.extend.core import jaxprs_in_params
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import config_flags
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.flops import count_flops
 from dgnet_jax.evaluation.extraction import _features
 from dgnet_jax.forward import Forward
 from dgnet_jax.models import Networks, build_networks
@@ -107,27 +107,7 @@ def operations(text: str) -> dict[str, dict[str, int]]:
 
 def flops(function: Any, *arguments: Any) -> float:
     """Multiplications and additions of the convolutions and matmuls of a function, plainly done."""
-    closed = jax.make_jaxpr(function)(*arguments)
-    return _flops_of(closed.jaxpr)
-
-
-def _flops_of(jaxpr: Any) -> float:
-    total = 0.0
-    for equation in jaxpr.eqns:
-        name, parameters = equation.primitive.name, equation.params
-        out = equation.outvars[0].aval
-        if name == "conv_general_dilated":
-            kernel = equation.invars[1].aval.shape
-            total += 2 * np.prod(out.shape) * np.prod(kernel) / kernel[-1]
-        elif name == "dot_general":
-            (contracted, _), _ = parameters["dimension_numbers"]
-            left = equation.invars[0].aval.shape
-            total += 2 * np.prod(out.shape) * np.prod([left[axis] for axis in contracted])
-        elif name == "cond":  # of platform_dependent: the plain form is the last
-            total += _flops_of(parameters["branches"][-1].jaxpr)
-        else:
-            total += sum(map(_flops_of, jaxprs_in_params(parameters)))
-    return total
+    return count_flops(jax.make_jaxpr(function)(*arguments).jaxpr)
 
 
 def needed_flops(config: ml_collections.ConfigDict, networks: Networks, step: bool) -> float:
@@ -195,6 +175,7 @@ def programs(
     images = rows(count, *size)
     codes = rows(count, networks.appearance_encoder.code_size, dtype=jnp.float32)
     found: dict[str, tuple[Any, tuple[Any, ...], float]] = {}
+    arguments: tuple[Any, ...]
     for name in names:
         if name in ("step", "start"):
             active = ActiveTerms(*[name == "step"] * 2)
