@@ -67,11 +67,6 @@ def form(spread: dict[str, np.ndarray], case: str, name: str) -> dict[str, np.nd
     return {key.removeprefix(head): leaf for key, leaf in spread.items() if key.startswith(head)}
 
 
-def distance(one: np.ndarray, other: np.ndarray) -> float:
-    """The largest difference, in shares of the largest value."""
-    return float(np.abs(one - other).max() / max(np.abs(one).max(), 1e-6))
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_a_step_under_pmap_is_that_of_batch_norms_over_shares_of_the_batch(spread, case):
@@ -80,13 +75,15 @@ def test_a_step_under_pmap_is_that_of_batch_norms_over_shares_of_the_batch(sprea
     assert found.keys() == by_hand.keys()
     assert any("_stats." in path for path in found) and any(path[0] == "1" for path in found)
     for path, expected in by_hand.items():
-        assert distance(expected, found[path]) < 1e-8, path
+        # A bias in front of a batch norm has no gradient but rounding.
+        tolerance = 1e-9 * np.abs(expected).max() + 1e-12
+        np.testing.assert_allclose(found[path], expected, rtol=0, atol=tolerance, err_msg=path)
 
 
 @pytest.mark.slow
 def test_on_several_devices_pmap_and_mesh_differ(spread):
     mesh, pmap = form(spread, TEACHER, "mesh"), form(spread, TEACHER, "pmap")
-    assert distance(mesh["1.cross_entropy"], pmap["1.cross_entropy"]) > 1e-3
+    assert abs(mesh["1.cross_entropy"] / pmap["1.cross_entropy"] - 1) > 1e-3
 
 
 @pytest.mark.slow
