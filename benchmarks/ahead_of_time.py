@@ -50,7 +50,6 @@ _CHIPS = flags.DEFINE_list("chips", ["4"], "Of a v5e slice: 1, 4, 8, 16, ...")
 _DTYPES = flags.DEFINE_list("dtypes", ["float32"], "float32, bfloat16")
 _PROGRAMS = flags.DEFINE_list("programs", ["step"], ", ".join(PROGRAMS))
 _BATCH = flags.DEFINE_integer("batch", None, "Images per direction of the step, over all chips.")
-_PARALLEL = flags.DEFINE_string("parallel", "mesh", "mesh")
 _TEXT = flags.DEFINE_string("text", None, "A folder for the compiled programs' text.")
 _IDENTITIES = 751
 _SLICES = {1: "1x1", 4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8"}

@@ -22,7 +22,7 @@ from dgnet_jax.loop import Metrics
 from dgnet_jax.parallel import place
 from dgnet_jax.teacher import train_teacher
 
-RESUMABLE = ("teacher.total_steps", "evaluation", "log", "report", "data.root")
+RESUMABLE = ("teacher.total_steps", "evaluation", "log", "report", "data.root", "parallel")
 
 
 def train_baseline(config: ml_collections.ConfigDict, workdir: str | Path) -> Metrics:
@@ -40,6 +40,7 @@ def train_baseline(config: ml_collections.ConfigDict, workdir: str | Path) -> Me
     """
     use_compilation_cache()
     placement = place(config.get("parallel", "mesh"))
+    placement.check_batch("teacher.batch_size", config.teacher.batch_size)
     data = open_data(config)
     targets = None
     if config.data.generated:

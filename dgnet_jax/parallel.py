@@ -40,13 +40,17 @@ class Placement(NamedTuple):
     parallel: Literal["mesh", "pmap"] = "mesh"
 
     def check_batch(self, field: str, batch_size: int) -> None:
-        """Raises InputError unless `batch_size` divides over the devices."""
+        """Raises InputError unless `batch_size` divides over the devices, and can be normalised."""
         if batch_size < 1 or batch_size % self.mesh.size:
             raise InputError(
                 f"--config.{field}: a batch of {batch_size} does not divide over "
                 f"{self.mesh.size} devices; use a multiple of {self.mesh.size}"
             )
-        if self.parallel == "pmap" and batch_size == self.mesh.size > 1:
+        if batch_size == 1:
+            raise InputError(
+                f"--config.{field}: one image has no variance to normalise it with; use 2 or more"
+            )
+        if self.parallel == "pmap" and batch_size == self.mesh.size:
             raise InputError(
                 f"--config.{field}: with --config.parallel=pmap a device normalises its own images,"
                 f" and one image has no variance; use {2 * self.mesh.size} or more on "
@@ -132,31 +136,34 @@ class Placement(NamedTuple):
                 out_shardings=self.replicated,
                 donate_argnums=0,
             )
-        return self._pmapped(make_step(AXIS), arguments, batch_argument)
-
-    def _pmapped(self, step: Step, arguments: int, batch_argument: int) -> Step:
         axes: list[int | None] = [None] * arguments
         axes[batch_argument] = 0
-        devices = list(self.mesh.devices.flat)
         mapped = jax.pmap(
-            step,
+            make_step(AXIS),
             axis_name=AXIS,
             in_axes=tuple(axes),
             out_axes=None,
-            devices=devices,
+            devices=list(self.mesh.devices.flat),
             donate_argnums=0,
         )
+        return self._global_outputs(mapped) if self.mesh.is_multi_process else mapped
+
+    def _global_outputs(self, mapped: Step) -> Step:
+        """A pmapped step whose outputs are arrays over the devices of all processes.
+
+        Of several processes, pmap takes such arrays as they are, but each gets back arrays over
+        its own devices alone. The buffers stay the same.
+        """
 
         def whole(leaf: jax.Array) -> jax.Array:
-            """What pmap returns lies on this process's devices; the same buffers on all of them."""
             return jax.make_array_from_single_device_arrays(
                 leaf.shape, self.replicated, [part.data for part in leaf.addressable_shards]
             )
 
-        def call(*given: Any) -> Any:
-            return jax.tree.map(whole, mapped(*given))
+        def step(*arguments: Any) -> Any:
+            return jax.tree.map(whole, mapped(*arguments))
 
-        return call
+        return step
 
 
 def place(parallel: str = "mesh") -> Placement:
@@ -168,7 +175,13 @@ def place(parallel: str = "mesh") -> Placement:
     if parallel not in ("mesh", "pmap"):
         raise InputError(f"--config.parallel: {parallel!r} is neither 'mesh' nor 'pmap'")
     # Auto axes: with the default of make_mesh (Explicit), indexing and reshaping would fail.
-    mesh = jax.make_mesh((jax.device_count(),), (AXIS,), axis_types=(AxisType.Auto,))
+    auto = (AxisType.Auto,)
+    if parallel == "pmap":
+        # pmap wants a process's devices side by side; make_mesh follows the wires of a TPU pod.
+        devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+        mesh = Mesh(np.array(devices), (AXIS,), axis_types=auto)
+    else:
+        mesh = jax.make_mesh((jax.device_count(),), (AXIS,), axis_types=auto)
     return Placement(
         mesh,
         NamedSharding(mesh, PartitionSpec()),

@@ -131,6 +131,12 @@ class Shared:
             self._steps[key] = self.placement.compile_step(make, arguments=4, batch_argument=2)
         return self._steps[key]
 
+    def check_batches(self) -> None:
+        """Raises InputError if a batch, of the teacher that is to be trained too, does not fit."""
+        self.placement.check_batch("batch_size", self.config.batch_size)
+        if self.teacher is None and not self.config.teacher.checkpoint:
+            self.placement.check_batch("teacher.batch_size", self.config.teacher.batch_size)
+
     def check(self, config: ml_collections.ConfigDict) -> None:
         """Raises ValueError if a run of `config` cannot share this."""
         present = work_directory.as_json(self.config)

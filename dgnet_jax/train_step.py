@@ -396,6 +396,8 @@ def make_update(
             params,
             has_aux=True,
         )
+        if not train_bn:  # every device normalises generated images with the same ones
+            stats = average(stats)
         images, pull_generator, structure = jax.vjp(
             lambda p, c: generator.forward(p, real, c), state.generator, codes, has_aux=True
         )

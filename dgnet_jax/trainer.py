@@ -198,7 +198,7 @@ def train(
     shared = shared or Shared(config)
     shared.check(config)
     placement = shared.placement
-    placement.check_batch("batch_size", config.batch_size)
+    shared.check_batches()
     data, networks, optimizers = shared.data, shared.networks, shared.optimizers
     may_differ = RESUMABLE if shared.teacher is None else (*RESUMABLE, "teacher.checkpoint")
     workdir = work_directory.prepare(workdir, config, may_differ, base.get_config())

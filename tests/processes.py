@@ -117,6 +117,33 @@ def end_together(runs: list[Run]) -> list[int]:
             run.kill()
 
 
+def simulated(devices: int) -> dict[str, str]:
+    """The environment of a process that sees so many devices, and compiles fast."""
+    return {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_backend_optimization_level=0 "
+        f"--xla_force_host_platform_device_count={devices}",
+    }
+
+
+def run_script(
+    script: str, *arguments: str, devices: int, environment: dict[str, str] | None = None
+) -> None:
+    """Runs a Python file of the repository to its end, which has to be a good one."""
+    path = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
+    done = subprocess.run(
+        [sys.executable, script, *arguments],
+        cwd=REPOSITORY,
+        env={**simulated(devices), "PYTHONPATH": path, **(environment or {})},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 class Launcher:
     """Starts runs that share a compilation cache, so that all but the first start at once."""
 
@@ -140,12 +167,9 @@ class Launcher:
         if config is not None:
             arguments += [f"--config={config}", f"--config.data.root={self.data}"]
         variables = {
-            **os.environ,
-            "JAX_PLATFORMS": "cpu",
+            **simulated(devices),
             "JAX_COMPILATION_CACHE_DIR": str(self._cache),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
-            "XLA_FLAGS": "--xla_backend_optimization_level=0 "
-            f"--xla_force_host_platform_device_count={devices}",
             **(environment or {}),
         }
         log = self._logs / f"{self._count}.txt"

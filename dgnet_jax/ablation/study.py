@@ -219,7 +219,8 @@ class Study:
 
     def _run(self, waiting: Sequence[tuple[Point, int]], planned: int) -> None:
         shared = self._shared = Shared(self.config)
-        # Before anything is written: what is wrong with the data is told first.
+        # Before anything is written: what is wrong with batches or data is told first.
+        shared.check_batches()
         real = self._real_images(shared)
         self._save_plan()
         shared.teacher = self._teacher(shared)

@@ -1,0 +1,218 @@
+"""`--config.parallel=pmap`: batch norms see one device's images, all else is as on the mesh."""
+
+import shutil
+import socket
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from processes import Launcher, rows, run_script, saved_steps
+from spread_steps import CASES, TEACHER
+from tiny import IDENTITIES, tiny_config, tiny_state
+
+from dgnet_jax.checkpoints import Checkpoints
+from dgnet_jax.errors import InputError
+from dgnet_jax.models import build_networks
+from dgnet_jax.parallel import Placement, place
+from dgnet_jax.randomness import Share
+from dgnet_jax.state import TrainState, make_optimizers
+from dgnet_jax.workdir import load_config
+
+PMAP, MESH = "--config.parallel=pmap", "--config.parallel=mesh"
+# On one device all ramped terms begin at the third of five steps; on several, where each program is
+# compiled again, after the last.
+TEACHER_STEPS = "--config.teacher.total_steps=3"
+BEFORE_THE_RAMPS = (TEACHER_STEPS, "--config.ramp.start=10")
+SHARES = 8
+
+
+def total(steps: int) -> str:
+    return f"--config.total_steps={steps}"
+
+
+@pytest.fixture(scope="module")
+def launcher(tmp_path_factory) -> Launcher:
+    return Launcher(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def spread(tmp_path_factory) -> dict[str, np.ndarray]:
+    """Steps on eight devices and by hand, of `spread_steps`."""
+    out = tmp_path_factory.mktemp("spread") / "steps.npz"
+    run_script("tests/spread_steps.py", str(out), devices=8, environment={"JAX_ENABLE_X64": "1"})
+    with np.load(out) as arrays:
+        return dict(arrays)
+
+
+@pytest.fixture(scope="module")
+def four_devices(launcher, tmp_path_factory) -> Path:
+    """Two steps under pmap on the four devices of one process."""
+    workdir = tmp_path_factory.mktemp("four")
+    launcher.finish(workdir, *BEFORE_THE_RAMPS, total(2), PMAP, devices=4)
+    return workdir
+
+
+def last_state(workdir: Path) -> TrainState:
+    config = tiny_config()
+    networks = build_networks(config, IDENTITIES)
+    like = tiny_state(networks, make_optimizers(config), 0)
+    with Checkpoints(workdir / "dgnet" / "checkpoints", read_only=True) as checkpoints:
+        return checkpoints.restore(like)
+
+
+def form(spread: dict[str, np.ndarray], case: str, name: str) -> dict[str, np.ndarray]:
+    head = f"{case}/{name}/"
+    return {key.removeprefix(head): leaf for key, leaf in spread.items() if key.startswith(head)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_a_step_under_pmap_is_that_of_batch_norms_over_shares_of_the_batch(spread, case):
+    """State, optimisers, running statistics and losses, in float64; the draws are the same too."""
+    by_hand, found = form(spread, case, "by hand"), form(spread, case, "pmap")
+    assert found.keys() == by_hand.keys()
+    assert any("_stats." in path for path in found) and any(path[0] == "1" for path in found)
+    for path, expected in by_hand.items():
+        # A bias in front of a batch norm has no gradient but rounding.
+        tolerance = 1e-9 * np.abs(expected).max() + 1e-12
+        np.testing.assert_allclose(found[path], expected, rtol=0, atol=tolerance, err_msg=path)
+
+
+@pytest.mark.slow
+def test_on_several_devices_pmap_and_mesh_differ(spread):
+    mesh, pmap = form(spread, TEACHER, "mesh"), form(spread, TEACHER, "pmap")
+    assert abs(mesh["1.cross_entropy"] / pmap["1.cross_entropy"] - 1) > 1e-3
+
+
+@pytest.mark.slow
+def test_on_one_device_a_run_under_pmap_and_then_mesh_is_one_under_mesh_to_the_bit(
+    launcher, tmp_path
+):
+    launcher.finish(tmp_path / "mesh", TEACHER_STEPS, total(5))
+    launcher.finish(tmp_path / "both", TEACHER_STEPS, total(3), PMAP)
+    launcher.finish(tmp_path / "both", TEACHER_STEPS, total(5), MESH)
+    mesh, both = rows(tmp_path / "mesh"), rows(tmp_path / "both")
+    # A run that ends at step 3 is evaluated there.
+    del both["evaluation", "dgnet", 3]
+    assert both == mesh
+    assert mesh["train", "dgnet", 3]["teacher"] > 0
+    leaves = zip(
+        *(jax.tree.leaves(last_state(tmp_path / name)) for name in ("mesh", "both")), strict=True
+    )
+    assert all(np.array_equal(one, other) for one, other in leaves)
+
+
+@pytest.mark.slow
+def test_two_processes_of_two_devices_train_as_one_of_four(launcher, four_devices, tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    flags = (*BEFORE_THE_RAMPS, total(2), PMAP, f"--coordinator_address=localhost:{port}")
+    runs = [
+        launcher.start(tmp_path, *flags, "--num_processes=2", f"--process_id={index}", devices=2)
+        for index in range(2)
+    ]
+    assert [run.end() for run in runs] == [0, 0], runs[0].said() + runs[1].said()
+    expected, found = rows(four_devices), rows(tmp_path)
+    assert found.keys() == expected.keys()
+    for key, row in expected.items():
+        tolerance = 1e-4 if key[0] == "train" else 1e-2
+        assert found[key] == pytest.approx(row, rel=tolerance, abs=1e-6), key
+    # One process goes on with what two have saved.
+    launcher.finish(tmp_path, *BEFORE_THE_RAMPS, total(3), PMAP, devices=4)
+    assert saved_steps(tmp_path, "dgnet")[-1] == 3
+
+
+@pytest.mark.slow
+def test_on_four_devices_a_run_goes_on_in_the_other_form_and_is_evaluated(
+    launcher, four_devices, tmp_path
+):
+    pmap, both = tmp_path / "pmap", tmp_path / "both"
+    for workdir in (pmap, both):
+        shutil.copytree(four_devices, workdir)
+    launcher.finish(pmap, *BEFORE_THE_RAMPS, total(3), PMAP, devices=4)
+    launcher.finish(both, *BEFORE_THE_RAMPS, total(3), MESH, devices=4)
+    # The third step of one checkpoint, by other batch norms.
+    step = "train", "dgnet", 3
+    expected, found = rows(pmap)[step]["identity"], rows(both)[step]["identity"]
+    assert found == pytest.approx(expected, rel=0.5) and found != pytest.approx(expected, rel=1e-3)
+    launcher.finish(both, *BEFORE_THE_RAMPS, total(4), PMAP, devices=4)
+    steps = [step for kind, stage, step in rows(both) if (kind, stage) == ("train", "dgnet")]
+    assert steps == [1, 2, 3, 4]
+    assert load_config(both).parallel == "pmap"
+    quick = "--config.evaluation.generated_images=False"
+    run = launcher.finish(both, "--mode=evaluate", quick, config=None)
+    assert "Rank@1" in run.said()
+
+
+def of_devices(count: int, parallel: str) -> Placement:
+    """A placement whose mesh only says how many devices it has."""
+    mesh = jax.sharding.AbstractMesh((count,), ("data",))
+    return place(parallel)._replace(mesh=mesh)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [8, 4])
+def test_under_pmap_a_device_needs_two_images(size):
+    with pytest.raises(InputError, match="--config.teacher.batch_size: .*use 16 or more|divide"):
+        of_devices(8, "pmap").check_batch("teacher.batch_size", size)
+    of_devices(8, "pmap").check_batch("teacher.batch_size", 16)
+    of_devices(8, "mesh").check_batch("teacher.batch_size", 8)
+
+
+@pytest.mark.parametrize("parallel", ["mesh", "pmap"])
+def test_one_image_is_no_batch(parallel):
+    with pytest.raises(InputError, match="--config.batch_size: one image has no variance"):
+        of_devices(1, parallel).check_batch("batch_size", 1)
+    of_devices(1, parallel).check_batch("batch_size", 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (("--config.parallel=xyz",), "--config.parallel: 'xyz' is neither 'mesh' nor 'pmap'"),
+        ((PMAP,), "--config.batch_size: with --config.parallel=pmap a device normalises its own"),
+        (
+            (PMAP, "--config.batch_size=16"),
+            "--config.teacher.batch_size: with --config.parallel=pmap a device normalises its own",
+        ),
+        (
+            (PMAP, "--config.baseline=True"),
+            "--config.teacher.batch_size: with --config.parallel=pmap a device normalises its own",
+        ),
+        (
+            (PMAP, "--config.batch_size=16", "--mode=ablate", "--losses=l1", "--seeds=0"),
+            "--config.teacher.batch_size: with --config.parallel=pmap a device normalises its own",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_starts(launcher, tmp_path, flags, message):
+    run = launcher.start(tmp_path / "new", *flags, devices=8)
+    assert run.end() == 1
+    assert run.said().splitlines()[-1].startswith(f"error: {message}")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("shape", [(2,), (2, 4), (2, 4, 100)])
+def test_shares_of_a_draw_make_up_the_whole(shape):
+    def sampler(shape):
+        return jax.random.uniform(jax.random.key(3), shape)
+
+    parts = [Share(index, SHARES).draw(sampler, shape) for index in range(SHARES)]
+    whole = sampler((SHARES * shape[0], *shape[1:]))
+    np.testing.assert_array_equal(np.concatenate(parts), whole)
+    assert len(np.unique(whole)) > 0.99 * whole.size
+
+
+def test_shares_of_integers_with_limits_of_their_own_make_up_the_whole():
+    key = jax.random.key(5)
+    limits = jnp.asarray(np.random.default_rng(0).integers(1, 300, (SHARES * 3, 4)), jnp.int32)
+    parts = [
+        Share(index, SHARES).randint(key, limits[3 * index : 3 * index + 3])
+        for index in range(SHARES)
+    ]
+    whole = Share().randint(key, limits)
+    np.testing.assert_array_equal(np.concatenate(parts), whole)
+    assert (whole >= 0).all() and (whole < limits).all() and len(np.unique(whole)) > 30
