@@ -61,27 +61,23 @@ def interrupted_at(done: int) -> Stage:
     """A stage that gets a SIGTERM while it makes this step."""
     plain = stage(0, [])
 
-    def step(state: Any, batch: Any) -> tuple[Any, dict[str, Any]]:
+    def step(number: int, state: Any, batch: Any) -> tuple[Any, dict[str, Any]]:
         if state["step"] + 1 == done:
             os.kill(os.getpid(), signal.SIGTERM)
-        return plain.step(state, batch)
+        return plain.step(number, state, batch)
 
     return plain._replace(step=step)
 
 
-def initial() -> dict[str, Any]:
-    return {"step": jnp.int32(0), "weight": jnp.ones(3).sum()}
-
-
 def test_a_stop_at_the_last_step_ends_the_run_if_another_stage_follows(tmp_path: Path):
     with pytest.raises(Stopped, match="SIGTERM: stopped and saved at step 5 of the stage stage"):
-        run_stage(interrupted_at(5)._replace(followed=True), initial(), tmp_path, tiny_config())
+        run_stage(interrupted_at(5)._replace(followed=True), tmp_path, tiny_config())
     # Evaluated and saved, so that the next start has nothing of it to do.
     seen: list[int] = []
-    state, metrics = run_stage(stage(0, seen), initial(), tmp_path, tiny_config())
+    state, metrics = run_stage(stage(0, seen), tmp_path, tiny_config())
     assert (int(state["step"]), metrics, seen) == (5, {"mAP": 0.5}, [])
 
 
 def test_a_stop_at_the_last_step_of_all_is_the_end(tmp_path: Path):
-    state, metrics = run_stage(interrupted_at(5), initial(), tmp_path, tiny_config())
+    state, metrics = run_stage(interrupted_at(5), tmp_path, tiny_config())
     assert (int(state["step"]), metrics) == (5, {"mAP": 0.5})
