@@ -75,8 +75,8 @@ def test_gradients_on_accelerators_are_those_of_the_plain_form(platform):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("platform", ["cuda", "tpu"])
-def test_the_step_lowers_for_accelerators_without_a_branch_that_a_device_decides(platform):
+@pytest.mark.parametrize("active", [ActiveTerms(False, False), ActiveTerms(True, True)])
+def test_the_step_lowers_for_accelerators_without_a_branch_that_a_device_decides(active):
     config = tiny_config({"batch_size": 4, "dtype": "bfloat16"})
     networks, optimizers = build_networks(config, IDENTITIES), make_optimizers(config)
     key = jax.random.key(0)
@@ -86,11 +86,14 @@ def test_the_step_lowers_for_accelerators_without_a_branch_that_a_device_decides
         "images": jax.ShapeDtypeStruct((4, 4, 32, 16, 3), jnp.uint8),
         "labels": jax.ShapeDtypeStruct((4, 2), jnp.int32),
     }
-    for active in (ActiveTerms(False, False), ActiveTerms(True, True)):
-        step = make_train_step(config, networks, optimizers, active)
-        for choice in branches(jax.make_jaxpr(step)(state, teacher, batch).jaxpr):
-            assert choice.params["branches_platforms"], "the device would decide"
-        text = lowered(step, platform, state, teacher, batch)
+    step = make_train_step(config, networks, optimizers, active)
+    traced = jax.jit(step).trace(state, teacher, batch)
+    choices = branches(traced.jaxpr.jaxpr)
+    assert choices
+    for choice in choices:
+        assert choice.params["branches_platforms"], "the device would decide"
+    for platform in ("cuda", "tpu"):
+        text = traced.lower(lowering_platforms=(platform,)).as_text()
         assert "stablehlo.if" not in text
         # The decoder's pixels are not rounded to bfloat16.
         assert re.search(r"dot_general.*-> tensor<\d+x32x16x3xf32>", text)
