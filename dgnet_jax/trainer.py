@@ -200,6 +200,7 @@ def train(
     placement = shared.placement
     shared.check_batches()
     data, networks, optimizers = shared.data, shared.networks, shared.optimizers
+    shared.step(config, 0)  # what is wrong with its settings is told before anything is made
     may_differ = RESUMABLE if shared.teacher is None else (*RESUMABLE, "teacher.checkpoint")
     workdir = work_directory.prepare(workdir, config, may_differ, base.get_config())
     try:
