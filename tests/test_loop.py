@@ -81,3 +81,14 @@ def test_a_stop_at_the_last_step_ends_the_run_if_another_stage_follows(tmp_path:
 def test_a_stop_at_the_last_step_of_all_is_the_end(tmp_path: Path):
     state, metrics = run_stage(interrupted_at(5), tmp_path, tiny_config())
     assert (int(state["step"]), metrics) == (5, {"mAP": 0.5})
+
+
+def test_a_run_that_goes_on_restores_its_state_without_making_a_first_one(tmp_path: Path):
+    run_stage(stage(0, [])._replace(total_steps=2), tmp_path, tiny_config())
+
+    def moved_away() -> Any:
+        raise FileNotFoundError("pretrained weights of another day")
+
+    seen: list[int] = []
+    state, _ = run_stage(stage(0, seen)._replace(initial=moved_away), tmp_path, tiny_config())
+    assert (int(state["step"]), seen) == (5, [3, 4, 5])
