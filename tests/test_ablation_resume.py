@@ -68,10 +68,11 @@ def over(workdir: Path) -> int:
     return len(list(workdir.glob("runs/*/*/result.json")))
 
 
-def test_a_study_trains_its_teacher_once_and_compiles_each_loss_once(uninterrupted):
+def test_a_study_trains_its_teacher_once_and_compiles_each_program_once(uninterrupted):
     said = (uninterrupted / "said.txt").read_text()
-    # The teacher's step, and one for each loss, whatever the number of seeds.
-    assert said.count("Finished tracing step for jit") == 1 + len(LOSSES)
+    # The teacher's step, and for each loss, whatever the number of seeds, those before and after
+    # the ramps begin, which the loss that diverges does not come to.
+    assert said.count("Finished tracing step for jit") == 1 + 2 + 1
     assert said.count("teacher step 6 evaluated") == 1
     assert not (run_folder(uninterrupted, "l1_rmse", 1) / "teacher").exists()
 
