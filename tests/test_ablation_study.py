@@ -50,7 +50,8 @@ class Trainer:
 def trainer(monkeypatch: pytest.MonkeyPatch) -> Trainer:
     trainer = Trainer()
     monkeypatch.setattr(study, "trainer", trainer)
-    monkeypatch.setattr(study, "Shared", lambda config: SimpleNamespace(data=None, teacher=None))
+    shared = SimpleNamespace(data=None, teacher=None, check_batches=lambda: None)
+    monkeypatch.setattr(study, "Shared", lambda config: shared)
     monkeypatch.setattr(Study, "_teacher", lambda self, shared: None)
     monkeypatch.setattr(losses, "_FUNCTIONS", dict(losses._FUNCTIONS))
 
