@@ -21,6 +21,7 @@ from dgnet_jax.ablation import flags as ablation_flags
 from dgnet_jax.command_line import parse_flags
 from dgnet_jax.errors import DivergedError, InputError
 from dgnet_jax.generate import flags as generate_flags
+from dgnet_jax.parallel import join_processes
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/, with its variant.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run.", required=True)
@@ -48,14 +49,20 @@ _REQUIRE_ACCELERATOR = flags.DEFINE_bool(
     "require_accelerator", False, "End with an error where there is neither a GPU nor a TPU."
 )
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "This process, from 0.")
+_TIMEOUT = flags.DEFINE_integer(
+    "initialization_timeout",
+    300,
+    "Seconds to wait for process 0, and for all processes to be there.",
+    lower_bound=1,
+)
 
 
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
     if _DISTRIBUTED.value or _COORDINATOR.value:
-        jax.distributed.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
-    # Imported after jax.distributed.initialize: nothing may touch a device before it.
+        join_processes(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, _TIMEOUT.value)
+    # Imported after join_processes: nothing may touch a device before it.
     from dgnet_jax import evaluator, report, trainer
 
     if jax.process_index() == 0:

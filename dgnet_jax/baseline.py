@@ -50,7 +50,7 @@ def train_baseline(config: ml_collections.ConfigDict, workdir: str | Path) -> Me
         raise InputError("--config.data.real=False needs --config.data.generated=DIR")
     workdir = work_directory.prepare(workdir, config, RESUMABLE, base.get_config())
     try:
-        _, metrics = train_teacher(config, data, workdir, placement, targets)
+        _, metrics = train_teacher(config, data, workdir, placement, targets, followed=False)
         return metrics
     finally:
         work_directory.unlock(workdir)

@@ -23,10 +23,10 @@ def abstract_state(state: State) -> State:
 
 
 class _Manager(ocp.CheckpointManager):
-    """Does not ask jax at a save whether to stop, which `preemption` does.
+    """Never asks jax whether the processes are to stop, as orbax does at every save.
 
-    jax takes the number of every question for how far the process is, and orbax would give it the
-    step, the `preemption` module another number.
+    jax takes what it is asked with for the progress of the process: orbax, asking with the step and
+    once more from a thread, would take back what `preemption` has told it.
     """
 
     def reached_preemption(self, step: int) -> bool:

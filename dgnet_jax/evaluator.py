@@ -40,7 +40,7 @@ from dgnet_jax.forward import Forward
 from dgnet_jax.inference import Baseline, DGNet, load_baseline, load_model
 from dgnet_jax.loop import Metrics
 from dgnet_jax.models import Networks
-from dgnet_jax.parallel import Placement
+from dgnet_jax.parallel import Placement, on_first_process
 from dgnet_jax.state import TrainState
 from dgnet_jax.workdir import CONFIG_FILE, load_config
 
@@ -144,7 +144,7 @@ def evaluate_fully(
     started = time.perf_counter()
     trained_on = _trained_on(config, workdir)
     file = Path(output) if output else _default_file(Path(workdir), config, trained_on)
-    _check_output(file)
+    on_first_process(partial(_check_output, file))
     _warn_of_lost_detail(config, trained_on)
     data = open_data(config)
     # Before the long part: what is wrong is told at once.
@@ -164,9 +164,10 @@ def evaluate_fully(
     if image_metrics and isinstance(model, DGNet):
         images = dict(image_metrics(config, model, data))
 
-    pictures = {}
-    if jax.process_index() == 0:
-        pictures = _draw(config, model, data, rows, (query, gallery), chosen, file.with_suffix(""))
+    folder = file.with_suffix("")
+    pictures = on_first_process(
+        lambda: _draw(config, model, data, rows, (query, gallery), chosen, folder)
+    )
     report = {
         "trained_on": trained_on,
         "evaluated_on": _data_name(config),
@@ -189,8 +190,7 @@ def evaluate_fully(
         "versions": versions(),
         "configuration": config.to_dict(),
     }
-    if jax.process_index() == 0:
-        write_report(report, file)
+    on_first_process(partial(write_report, report, file))
     return report
 
 
@@ -247,8 +247,6 @@ def _check_output(file: Path) -> None:
     """Makes the folder of the results; raises InputError if they could not be written to it."""
     if file.suffix != ".json" or file.is_dir():
         raise InputError(f"--output={file}: name a file that ends in .json")
-    if jax.process_index() != 0:
-        return
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=file.parent):

@@ -44,6 +44,8 @@ class Stage(NamedTuple):
         shown: losses of the progress line.
         evaluate_every: steps; 0 evaluates only the first and the last state, -1 none.
         progress: is told the number of finished steps, at the start and after each step.
+        followed: whether the run goes on with another stage, so that it has to stop at the end of
+            this one too if it is asked to.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Stage(NamedTuple):
     shown: tuple[str, ...]
     evaluate_every: int
     progress: Callable[[int], None] = lambda done: None
+    followed: bool = False
 
 
 class Stopped(BaseException):
@@ -179,14 +182,19 @@ def _run(
     finished = start >= stage.total_steps
     # Only the first process has a log; the others would wait for each other in an evaluation.
     evaluated = bool(from_first_process(log.evaluated(start)))
+    # Asked for while the run started or, with several processes, after the stage before.
+    stopping = stop.should_stop() and (stage.followed or not finished)
     if start == 0:
         check_state(0)
-    if not metrics and (finished or (due(start) and not evaluated)):
+    if not stopping and not metrics and (finished or (due(start) and not evaluated)):
         metrics = evaluate(start)
     if start == 0:
-        if stage.draw:
+        if stage.draw and not stopping:
             stage.draw(state, 0, log)
         checkpoints.save(0, state, metrics)
+    if stopping:
+        checkpoints.wait()
+        raise Stopped(stop.signal_name or "signal", stage.name, start)
 
     stage.progress(start)
     pending: tuple[int, Any] | None = None
@@ -217,7 +225,7 @@ def _run(
             window_start, window_steps, waited = time.perf_counter(), 0, 0.0
 
         drawing = stage.draw and (last or done % settings.image_every_steps == 0)
-        stopping = stop.should_stop(done)
+        stopping = stop.should_stop()
         saving = due(done) or stopping or done % settings.checkpoint_every_steps == 0
         if drawing or saving:
             paused = time.perf_counter()
@@ -233,7 +241,7 @@ def _run(
                 checkpoints.save(done, state, metrics)
             # Pauses are no part of the throughput.
             window_start += time.perf_counter() - paused
-        if stopping and not last:
+        if stopping and (stage.followed or not last):
             checkpoints.wait()
             raise Stopped(stop.signal_name or "signal", stage.name, done)
     return state, metrics

@@ -4,8 +4,11 @@
 `pmap` over the same devices. BUILD.md says how they differ.
 """
 
+import pickle
+import socket
+import time
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -15,12 +18,15 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from dgnet_jax.errors import InputError
 
+T = TypeVar("T")
 AXIS = "data"
 # Fewer images a device train badly under pmap (BUILD.md).
 _FEW_IMAGES = 4
 Step = Callable[..., Any]
 # A device's part of an array, as jax describes it.
 Index = tuple[slice, ...] | None
+# Bytes; a shorter message is filled up, so that few lengths are compiled.
+_SHORTEST_MESSAGE = 1024
 
 
 def _start(index: Index, size: int) -> int:
@@ -199,6 +205,109 @@ def place(parallel: str = "mesh") -> Placement:
         NamedSharding(mesh, PartitionSpec(AXIS)),
         parallel,  # type: ignore[arg-type]
     )
+
+
+def join_processes(
+    coordinator: str | None, processes: int | None, index: int | None, timeout: int
+) -> None:
+    """Makes this one of several processes; comes before anything that touches a device.
+
+    Args:
+        coordinator: host:port of process 0. None, here as below, leaves it to the cluster to tell.
+        processes: their number.
+        index: of this one.
+        timeout: seconds to wait for process 0, and as many for all to be there.
+
+    Raises:
+        InputError: process 0 does not answer, or a setting is missing or wrong. If process 0
+            answers but not all processes come in time, jax itself ends the process.
+    """
+    if coordinator is not None:
+        host, port = _address(coordinator)
+        if index:
+            # jax ends the process on its own, with a page about its insides.
+            _wait_for_coordinator(host, port, timeout)
+    try:
+        jax.distributed.initialize(coordinator, processes, index, initialization_timeout=timeout)
+    except ValueError as error:
+        raise InputError(
+            f"--distributed: {error} Give --coordinator_address, --num_processes and --process_id, "
+            "unless a cluster tells them (Slurm, a TPU pod, MPI)"
+        ) from error
+
+
+def _address(coordinator: str) -> tuple[str, int]:
+    host, _, port = coordinator.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise InputError(
+            f"--coordinator_address={coordinator}: give host:port, such as 10.0.0.1:12355"
+        )
+    return host.strip("[]"), int(port)
+
+
+def _wait_for_coordinator(host: str, port: int, timeout: float) -> None:
+    """Returns as soon as something listens there; raises InputError after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while True:
+        left = deadline - time.monotonic()
+        try:
+            socket.create_connection((host, port), max(left, 0.1)).close()
+            return
+        except OSError as error:
+            if time.monotonic() + 1 >= deadline:
+                raise InputError(
+                    f"--coordinator_address={host}:{port}: process 0 could not be reached in "
+                    f"{timeout} s ({error.strerror or error}). Start it, check address, port and "
+                    "firewall, or wait longer with --initialization_timeout"
+                ) from error
+        time.sleep(1)
+
+
+def on_first_process(work: Callable[[], T]) -> T:
+    """What `work()` returns in process 0, where alone it runs, in every process.
+
+    Each process has to call it. It is for what depends on, or changes, files: all processes go the
+    same way then, and none waits for one that has met an error.
+
+    Args:
+        work: returns something that pickle can hold.
+
+    Raises:
+        InputError: the same one in every process, if `work` raises it.
+        RuntimeError: in the other processes, if `work` raises any other error.
+    """
+    if jax.process_count() == 1:
+        return work()
+    outcome: tuple[Any, Exception | None] = None, None
+    error: Exception | None = None
+    message = b""
+    if jax.process_index() == 0:
+        try:
+            outcome = work(), None
+            message = pickle.dumps(outcome)
+        except Exception as found:
+            error = found
+            told = found
+            if not isinstance(found, InputError):
+                told = RuntimeError(f"the first process met {type(found).__name__}: {found}")
+            message = pickle.dumps((None, told))
+    message = _broadcast(message)
+    if error is not None:
+        raise error
+    if jax.process_index() != 0:
+        outcome = pickle.loads(message)
+    result, told_error = outcome
+    if told_error is not None:
+        raise told_error
+    return result
+
+
+def _broadcast(message: bytes) -> bytes:
+    """Process 0's message, in every process."""
+    length = from_first_process(len(message))
+    row = np.zeros(max(_SHORTEST_MESSAGE, 1 << (length - 1).bit_length()), np.uint8)
+    row[: len(message)] = np.frombuffer(message, np.uint8)
+    return multihost_utils.broadcast_one_to_all(row)[:length].tobytes()
 
 
 def from_first_process(value: int) -> int:

@@ -12,21 +12,51 @@ import jax
 from jax.experimental import multihost_utils
 
 
+class _Agreement:
+    """On which call of `reached` all processes of the run stop; one for the life of a process.
+
+    jax decides once. From a SIGTERM on any process it takes the largest number that it was told by
+    then, plus one, and says yes where it is told that very number, once. So it is told how often it
+    was asked, which goes on over stages and does not begin at the step that a run goes on from; and
+    a yes is remembered. No other code may ask jax: `checkpoints` keeps orbax from it.
+    """
+
+    def __init__(self) -> None:
+        self._asked = 0
+        self._reached = False
+
+    def reached(self) -> bool:
+        """Whether to stop now, the same answer in every process; each has to call it as often.
+
+        Raises:
+            RuntimeError: `jax_enable_preemption_service` is off.
+        """
+        if not self._reached:
+            self._asked += 1
+            self._reached = multihost_utils.reached_preemption_sync_point(self._asked)
+        return self._reached
+
+
+_agreement = _Agreement()
+
+
 class GracefulStop:
     """Turns SIGTERM and Ctrl-C into a flag that the training loop reads once a step.
 
     with GracefulStop() as stop:
         for step in range(...):
             ...
-            if stop.should_stop(step):
+            if stop.should_stop():
                 save, break
 
     A Ctrl-C after the first signal raises KeyboardInterrupt as usual. Outside the main thread,
     where Python allows no handlers, it silently never asks to stop.
 
     In a multi-process run all processes must stop at the same step. There jax itself watches for
-    SIGTERM, tells the others and agrees on a step with them; a handler of our own would hide the
-    signal from it, so that Ctrl-C is passed on as SIGTERM.
+    SIGTERM, from `jax.distributed.initialize` on, tells the others and agrees on a step with them;
+    a handler of our own would hide the signal from it, so that Ctrl-C is passed on as SIGTERM. A
+    SIGTERM that came before the `with`, or too late in an earlier one, is found by the next
+    `should_stop`.
     """
 
     def __init__(self) -> None:
@@ -45,15 +75,14 @@ class GracefulStop:
         """The signal that asked to stop, such as "SIGTERM"."""
         return None if self._received is None else self._received.name
 
-    def should_stop(self, step: int) -> bool:
-        """Whether to save and stop after this step; the same answer in every process.
+    def should_stop(self) -> bool:
+        """Whether to save and stop now; the same answer in every process.
 
-        Args:
-            step: the number of finished steps. Every process calls it after every step.
+        Every process calls it at the same places: before the first step and after every one.
         """
         if self._distributed and not self.requested:
             try:
-                if multihost_utils.reached_preemption_sync_point(step):
+                if _agreement.reached():
                     self._received = signal.SIGTERM
             except RuntimeError:  # `jax_enable_preemption_service` is off
                 logging.warning(

@@ -196,6 +196,7 @@ def train_teacher(
     workdir: Path,
     placement: Placement,
     targets: Callable[[np.ndarray], np.ndarray] | None = None,
+    followed: bool = True,
 ) -> tuple[Params, Metrics]:
     """Trains the teacher in `workdir`, or goes on, or finds it finished.
 
@@ -203,6 +204,7 @@ def train_teacher(
         placement: on devices over which `config.teacher.batch_size` divides (`check_batch`).
         targets: indices of training images to the distributions to learn, (n, identities); the
             labels by default.
+        followed: see `loop.Stage`.
 
     Returns:
         Its variables {"params", "batch_stats"}, on all devices, and its evaluation.
@@ -254,6 +256,7 @@ def train_teacher(
         inactive=lambda step: {},
         shown=("cross_entropy", "accuracy"),
         evaluate_every=min(config.evaluation.every_steps, 0),
+        followed=followed,
     )
     state, metrics = run_stage(stage, workdir, config)
     return {"params": state.params, "batch_stats": state.batch_stats}, metrics

@@ -10,20 +10,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-import jax
 import ml_collections
 
 from dgnet_jax.atomic import replacing
 from dgnet_jax.errors import InputError
-from dgnet_jax.parallel import from_first_process
+from dgnet_jax.parallel import on_first_process
 
 CONFIG_FILE = "config.json"
 LOCK_FILE = ".lock"
 
 # None in the processes of a run that the first one holds it for.
 _locks: dict[Path, TextIO | None] = {}
-# How taking a lock ended, as process 0 tells the others.
-_LOCKED, _IN_USE, _FAILED = range(3)
 
 
 class InUseError(InputError):
@@ -62,10 +59,17 @@ def prepare(
     except OSError as error:
         raise _unwritable(folder, error) from error
     lock(folder)
-    refuse_other(folder, config, may_differ, defaults)
-    if jax.process_index() == 0:
-        with replacing(folder / CONFIG_FILE) as path:
-            path.write_text(json.dumps(as_json(config), indent=2) + "\n", encoding="utf-8")
+
+    def label() -> None:
+        refuse_other(folder, config, may_differ, defaults)
+        text = json.dumps(as_json(config), indent=2) + "\n"
+        try:
+            with replacing(folder / CONFIG_FILE) as path:
+                path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise _unwritable(folder, error) from error
+
+    on_first_process(label)
     return folder
 
 
@@ -139,21 +143,12 @@ def lock(workdir: Path) -> None:
     if workdir in _locks:
         return
     file: TextIO | None = None
-    error: InputError | None = None
-    outcome = _LOCKED
-    if jax.process_index() == 0:
-        try:
-            file = _acquire(workdir)
-        except InUseError as found:
-            outcome, error = _IN_USE, found
-        except InputError as found:
-            outcome, error = _FAILED, found
-    outcome = from_first_process(outcome)
-    if error is not None:
-        raise error
-    if outcome != _LOCKED:
-        kind = InUseError if outcome == _IN_USE else InputError
-        raise kind(f"{workdir}: cannot be locked; the first process says why")
+
+    def acquire() -> None:
+        nonlocal file
+        file = _acquire(workdir)
+
+    on_first_process(acquire)
     _locks[workdir] = file
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -20,9 +21,15 @@ TIMES = ("images_per_second", "data_share")
 PATIENCE = 900
 
 
-def tiny_data(factory: pytest.TempPathFactory) -> Path:
-    """A drawn data set of five training people, made once a session."""
-    root = factory.getbasetemp() / "people" / "data"
+def free_port() -> int:
+    """A port that nothing listens to."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
+
+
+def draw_tiny_data(root: Path) -> None:
+    """A drawn data set of five training people."""
     draw_dataset(
         root,
         train_identities=5,
@@ -33,6 +40,12 @@ def tiny_data(factory: pytest.TempPathFactory) -> Path:
         height=32,
         width=16,
     )
+
+
+def tiny_data(factory: pytest.TempPathFactory) -> Path:
+    """The folder of the drawn data set, made once a session."""
+    root = factory.getbasetemp() / "people" / "data"
+    draw_tiny_data(root)
     return root
 
 
@@ -70,6 +83,38 @@ class Run(subprocess.Popen):
             assert self.poll() is None, f"ended with {self.returncode}:\n{self.said()}"
             assert time.monotonic() < deadline, f"nothing happened:\n{self.said()}"
             time.sleep(0.005)
+
+
+def run_two(program: list[str], *arguments: str) -> list[str]:
+    """What `python PROGRAM 0 PORT ARGUMENTS` and `python PROGRAM 1 PORT ARGUMENTS` print."""
+    port = str(free_port())
+    processes = [
+        subprocess.Popen(
+            [sys.executable, *program, str(rank), port, *arguments],
+            cwd=REPOSITORY,
+            env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(REPOSITORY)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        outputs = [process.communicate(timeout=180) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    return [out for out, _ in outputs]
+
+
+def end_together(runs: list[Run]) -> list[int]:
+    """Waits for the end of all processes; ends all if one of them does not come to its own."""
+    try:
+        return [run.end() for run in runs]
+    finally:
+        for run in runs:
+            run.kill()
 
 
 def simulated(devices: int) -> dict[str, str]:
@@ -129,6 +174,13 @@ class Launcher:
         }
         log = self._logs / f"{self._count}.txt"
         return Run([*arguments, *flags], log, variables)
+
+    def start_two(self, workdir: Path, *flags: str, **options: Any) -> list[Run]:
+        """Starts the two processes of one run."""
+        flags = (*flags, f"--coordinator_address=localhost:{free_port()}", "--num_processes=2")
+        return [
+            self.start(workdir, *flags, f"--process_id={index}", **options) for index in range(2)
+        ]
 
     def finish(self, workdir: Path, *flags: str, **options: Any) -> Run:
         """Runs to the end, which has to be a good one."""

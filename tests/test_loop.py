@@ -1,5 +1,7 @@
 """The loop of a stage, with a stand-in for its step."""
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ from tiny import tiny_config
 
 from dgnet_jax.checkpoints import abstract_state
 from dgnet_jax.errors import DivergedError, InputError
-from dgnet_jax.loop import Stage, run_stage
+from dgnet_jax.loop import Stage, Stopped, run_stage
 
 
 def initial() -> dict[str, Any]:
@@ -53,3 +55,29 @@ def test_a_state_that_is_not_finite_is_told_before_it_is_ranked(tmp_path: Path, 
         run_stage(stage(diverges_at, seen), tmp_path, tiny_config())
     assert seen == list(range(diverges_at))
     assert caught.value.checkpoint == diverges_at - 1
+
+
+def interrupted_at(done: int) -> Stage:
+    """A stage that gets a SIGTERM while it makes this step."""
+    plain = stage(0, [])
+
+    def step(number: int, state: Any, batch: Any) -> tuple[Any, dict[str, Any]]:
+        if state["step"] + 1 == done:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return plain.step(number, state, batch)
+
+    return plain._replace(step=step)
+
+
+def test_a_stop_at_the_last_step_ends_the_run_if_another_stage_follows(tmp_path: Path):
+    with pytest.raises(Stopped, match="SIGTERM: stopped and saved at step 5 of the stage stage"):
+        run_stage(interrupted_at(5)._replace(followed=True), tmp_path, tiny_config())
+    # Evaluated and saved, so that the next start has nothing of it to do.
+    seen: list[int] = []
+    state, metrics = run_stage(stage(0, seen), tmp_path, tiny_config())
+    assert (int(state["step"]), metrics, seen) == (5, {"mAP": 0.5}, [])
+
+
+def test_a_stop_at_the_last_step_of_all_is_the_end(tmp_path: Path):
+    state, metrics = run_stage(interrupted_at(5), tmp_path, tiny_config())
+    assert (int(state["step"]), metrics) == (5, {"mAP": 0.5})

@@ -1,12 +1,12 @@
 """Any number of devices and processes trains as one device does."""
 
-import socket
+import re
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from processes import Launcher, rows
+from processes import Launcher, end_together, rows
 from tiny import IDENTITIES, tiny_config, tiny_state
 
 from dgnet_jax.checkpoints import Checkpoints
@@ -39,9 +39,14 @@ def last_state(workdir: Path) -> TrainState:
         return checkpoints.restore(like, STEPS)
 
 
-def assert_same_training(one: Path, several: Path) -> None:
-    """Losses to 1e-4, metrics of the ranking, and every tensor to a thousandth of its norm."""
+def assert_same_training(one: Path, several: Path, ends: tuple[int, ...] = ()) -> None:
+    """Losses to 1e-4, metrics of the ranking, and every tensor to a thousandth of its norm.
+
+    `ends`: steps that `several` was evaluated at as well, where earlier parts of it ended.
+    """
     expected, found = rows(one), rows(several)
+    for step in ends:
+        del found["evaluation", "dgnet", step]
     assert found.keys() == expected.keys()
     assert {step for kind, stage, step in found if (kind, stage) == ("train", "dgnet")} == set(
         range(1, STEPS + 1)
@@ -68,16 +73,22 @@ def test_eight_devices_of_one_process_train_as_one_does(launcher, one_device, tm
 
 
 @pytest.mark.slow
-def test_two_processes_of_two_devices_train_as_one_does(launcher, one_device, tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port = probe.getsockname()[1]
-    flags = (*FLAGS, f"--coordinator_address=localhost:{port}", "--num_processes=2")
-    runs = [
-        launcher.start(tmp_path / "two", *flags, f"--process_id={index}", devices=2)
-        for index in range(2)
-    ]
-    assert [run.end() for run in runs] == [0, 0], runs[0].said() + runs[1].said()
+def test_a_run_goes_on_with_another_number_of_devices(launcher, one_device, tmp_path):
+    workdir = tmp_path / "changing"
+    for devices, start, steps in [(8, None, 2), (1, 2, 4), (4, 4, STEPS)]:
+        run = launcher.finish(workdir, *FLAGS, f"--config.total_steps={steps}", devices=devices)
+        (used,) = re.findall(r"devices: (.*)", run.said())
+        assert len(used.split(", ")) == devices
+        restored = re.findall(r"dgnet: continuing from step (\d+)", run.said())
+        assert restored == ([] if start is None else [str(start)])
+    assert_same_training(one_device, workdir, ends=(2, 4))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [1, 2])
+def test_two_processes_train_as_one_does(launcher, one_device, tmp_path, devices):
+    runs = launcher.start_two(tmp_path / "two", *FLAGS, devices=devices)
+    assert end_together(runs) == [0, 0], runs[0].said() + runs[1].said()
     assert_same_training(one_device, tmp_path / "two")
     # The table is the first process's to print.
     assert ["Rank@1" in run.said() for run in runs] == [True, False]

@@ -2,29 +2,25 @@
 
 import os
 import signal
-import socket
-import subprocess
-import sys
 import textwrap
 import threading
-from pathlib import Path
 
 import pytest
+from processes import Launcher, end_together, rows, run_two, saved_steps
+from two_stages import STEPS
 
 from dgnet_jax.loop import Stopped
 from dgnet_jax.preemption import GracefulStop
-
-REPOSITORY = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_asks_to_stop_and_the_handlers_come_back(number):
     before = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
     with GracefulStop() as stop:
-        assert not stop.should_stop(1)
+        assert not stop.should_stop()
         assert stop.signal_name is None
         os.kill(os.getpid(), number)
-        assert stop.should_stop(2)
+        assert stop.should_stop()
         assert stop.requested
         assert stop.signal_name == number.name
     assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == before
@@ -73,7 +69,7 @@ def test_outside_the_main_thread_it_never_asks_to_stop():
 
     def work():
         with GracefulStop() as stop:
-            answers.append(stop.should_stop(1))
+            answers.append(stop.should_stop())
 
     before = signal.getsignal(signal.SIGTERM)
     thread = threading.Thread(target=work)
@@ -83,11 +79,11 @@ def test_outside_the_main_thread_it_never_asks_to_stop():
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+TRAINED = ("train", "dgnet")
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_processes_stop_after_the_same_step_when_one_gets_a_signal(number):
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port = probe.getsockname()[1]
     program = textwrap.dedent(
         """
         import os, signal, sys, time
@@ -102,29 +98,92 @@ def test_processes_stop_after_the_same_step_when_one_gets_a_signal(number):
                 time.sleep(0.01)
                 if step == 5 and rank == 1:
                     os.kill(os.getpid(), number)
-                if stop.should_stop(step):
+                if stop.should_stop():
                     break
         print("stopped", step, stop.signal_name, flush=True)
         """
     )
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", program, str(rank), str(port), str(int(number))],
-            cwd=REPOSITORY,
-            env={**os.environ, "JAX_PLATFORMS": "cpu"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        outputs = [process.communicate(timeout=60) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    words = [out.split()[-3:] for out, _ in outputs]
+    outputs = run_two(["-c", program], str(int(number)))
+    words = [out.split()[-3:] for out in outputs]
     assert words[0][0] == "stopped", outputs
     assert words[0] == words[1]
     assert 5 <= int(words[0][1]) < 1999
     assert words[0][2] == "SIGTERM"
+
+
+def last_line(outputs: list[str]) -> str:
+    """What both processes of `two_stages.py` said of their end."""
+    ends = {out.splitlines()[-1] for out in outputs}
+    assert len(ends) == 1, outputs
+    return ends.pop()
+
+
+def trained(outputs: list[str]) -> list[str]:
+    """Steps that both processes of `two_stages.py` made, such as "first 2"."""
+    done = [
+        [line.removeprefix("trains ") for line in out.splitlines() if line.startswith("trains ")]
+        for out in outputs
+    ]
+    assert done[0] == done[1]
+    return done[0]
+
+
+@pytest.mark.slow
+def test_processes_stop_before_the_first_step_of_a_new_and_of_a_resumed_run(tmp_path):
+    program = ["tests/two_stages.py"]
+    outputs = run_two(program, str(tmp_path), "start")
+    assert last_line(outputs) == "stopped at first 0"
+    assert trained(outputs) == []
+    assert saved_steps(tmp_path, "first") == [0]
+
+    outputs = run_two(program, str(tmp_path), "second1")
+    assert last_line(outputs) == "stopped at second 1"
+    assert trained(outputs) == ["first 0", "first 1", "first 2", "second 0"]
+
+    outputs = run_two(program, str(tmp_path), "second2")
+    assert last_line(outputs) == "stopped at second 2"
+    assert trained(outputs) == ["second 1"]
+
+
+@pytest.mark.slow
+def test_processes_stop_between_two_stages_and_go_on(tmp_path):
+    program = ["tests/two_stages.py"]
+    outputs = run_two(program, str(tmp_path), "between")
+    assert last_line(outputs) == "stopped at second 0"
+    assert trained(outputs) == ["first 0", "first 1", "first 2"]
+    assert saved_steps(tmp_path, "second") == [0]
+    outputs = run_two(program, str(tmp_path), "never")
+    assert last_line(outputs) == "finished"
+    assert trained(outputs) == ["second 0", "second 1", "second 2"]
+
+
+@pytest.mark.slow
+def test_processes_stop_after_the_last_step_of_a_stage_that_another_follows(tmp_path):
+    program = ["tests/two_stages.py"]
+    outputs = run_two(program, str(tmp_path), f"first{STEPS}")
+    assert last_line(outputs) == f"stopped at first {STEPS}"
+    assert saved_steps(tmp_path, "first")[-1] == STEPS
+    assert saved_steps(tmp_path, "second") == []
+    # Asked again while the finished stage is looked at.
+    outputs = run_two(program, str(tmp_path), "start")
+    assert last_line(outputs) == f"stopped at first {STEPS}"
+    assert trained(outputs) == []
+    # The last step of all has nothing behind it to stop before.
+    outputs = run_two(program, str(tmp_path), f"second{STEPS}")
+    assert last_line(outputs) == "finished"
+
+
+@pytest.mark.slow
+def test_a_run_of_two_processes_stops_between_teacher_and_dgnet(tmp_path_factory, tmp_path):
+    flags = ["--config.teacher.total_steps=3", "--config.total_steps=40"]
+    runs = Launcher(tmp_path_factory).start_two(tmp_path / "run", *flags)
+    runs[0].wait_until(lambda: "teacher step 3 evaluated" in runs[0].said())
+    runs[1].terminate()
+    assert end_together(runs) == [143, 143], runs[0].said() + runs[1].said()
+    ends = {run.said().splitlines()[-1] for run in runs}
+    assert len(ends) == 1
+    assert "SIGTERM: stopped and saved at step" in ends.pop()
+    steps = [step for kind, stage, step in rows(tmp_path / "run") if (kind, stage) == TRAINED]
+    # jax looks for the signal once a second, in which a step may begin; with the steps of one stage
+    # alone they would stop at the step that the teacher ended with.
+    assert max(steps, default=0) < 3

@@ -7,6 +7,7 @@ import ml_collections
 from dgnet_jax.ablation.points import choose_seeds, parse_shard
 from dgnet_jax.ablation.stopping import stopping_at_once
 from dgnet_jax.ablation.study import Study
+from dgnet_jax.parallel import on_first_process
 
 
 def ablate(
@@ -38,7 +39,7 @@ def ablate(
         shard=parse_shard(shard),
     )
     study.run()
-    if study.shard[1] > 1 and study.missing():
+    if study.shard[1] > 1 and on_first_process(study.missing):
         hint = f"python -m dgnet_jax.ablation {workdir} reports what is over."
         return f"{study.text()}\n\n{hint}"
     with stopping_at_once():

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import ml_collections
 
 from configs import base
@@ -73,9 +72,11 @@ def refuse_other_plan(
 def save_plan(
     study: Path, config: ml_collections.ConfigDict, points: Sequence[Point], seeds: Sequence[int]
 ) -> None:
-    """Makes the folder and writes study.json; losses and seeds of earlier starts stay in it."""
-    if jax.process_index() != 0:
-        return
+    """Makes the folder and writes study.json; losses and seeds of earlier starts stay in it.
+
+    Raises:
+        InputError: the folder cannot be written to.
+    """
     saved = read_plan(study) or {"losses": {}, "seeds": []}
     plan = {
         "losses": saved["losses"] | {point.label: point.expression for point in points},

@@ -17,6 +17,7 @@ machines comes to the results of one that was not. Its folder:
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ from dgnet_jax.evaluation.protocol import FeatureFn, RealImages
 from dgnet_jax.inference import TeacherModel
 from dgnet_jax.loop import Stopped
 from dgnet_jax.models import build_teacher
-from dgnet_jax.parallel import from_first_process
+from dgnet_jax.parallel import on_first_process
 from dgnet_jax.shared import Shared
 from dgnet_jax.teacher import load_teacher
 from dgnet_jax.workdir import InUseError
@@ -157,14 +158,14 @@ class Study:
             Stopped: SIGTERM or Ctrl-C came; the present run is saved.
         """
         use_compilation_cache()
-        self._refuse_other()
+        on_first_process(self._refuse_other)
         pairs = assign(self.points, self.seeds, self.shard)
         waiting = [pair for pair in pairs if not self._is_over(*pair)]
         with stopping_at_once():
             if waiting:
                 self._run(waiting, len(pairs))
             else:
-                save_plan(self.workdir, self.config, self.points, self.seeds)
+                self._save_plan()
             return self.save_results()
 
     def rows(self) -> list[Row]:
@@ -194,11 +195,15 @@ class Study:
 
     def save_results(self) -> list[Row]:
         """Writes results.csv, results.json and the tables; returns the rows."""
-        rows = self.rows()
-        if rows and jax.process_index() == 0:
-            write_results(self.workdir, rows)
-            write_tables(self.workdir / "tables", study_tables(rows, self.config.data.name))
-        return rows
+
+        def write() -> list[Row]:
+            rows = self.rows()
+            if rows:
+                write_results(self.workdir, rows)
+                write_tables(self.workdir / "tables", study_tables(rows, self.config.data.name))
+            return rows
+
+        return on_first_process(write)
 
     def report(self) -> Path:
         """Writes results, tables and the report page from whatever is over; returns the page.
@@ -217,7 +222,7 @@ class Study:
         # Before anything is written: what is wrong with batches or data is told first.
         shared.check_batches()
         real = self._real_images(shared)
-        save_plan(self.workdir, self.config, self.points, self.seeds)
+        self._save_plan()
         shared.teacher = self._teacher(shared)
         if real is not None:
             real.teacher = self._evaluator(shared)
@@ -274,10 +279,7 @@ class Study:
                 row |= {"diverged_step": error.step, "diverged_loss": error.loss_name}
             clock.save(now=True)
             row |= {"wall_seconds": round(clock.seconds, 1)} | provenance(self._commit)
-            if jax.process_index() == 0:
-                write_result(folder, row)
-            # The other processes read it.
-            from_first_process(0)
+            on_first_process(partial(write_result, folder, row))
         except Stopped:
             clock.save(now=True)
             raise
@@ -324,12 +326,14 @@ class Study:
 
         A result without measures of generated images that can be measured now is not over.
         """
-        row = read_result(self._folder(point, seed))
-        over = row is not None
+        row = on_first_process(partial(read_result, self._folder(point, seed)))
         if row and row["status"] == FINISHED and self.config.evaluation.generated_images:
             lacking = row["dims"] is None and bool(self.config.inception)
-            over = row["generated"] is not None and not lacking
-        return bool(from_first_process(int(over)))
+            return row["generated"] is not None and not lacking
+        return row is not None
+
+    def _save_plan(self) -> None:
+        on_first_process(partial(save_plan, self.workdir, self.config, self.points, self.seeds))
 
     def _refuse_other(self) -> None:
         """Raises InputError if the folder, or a run of this study in it, is of another plan."""

@@ -1,6 +1,7 @@
 """The one teacher of a study, trained by whichever process comes first."""
 
 import time
+from functools import partial
 from pathlib import Path
 
 import ml_collections
@@ -11,7 +12,7 @@ from dgnet_jax import workdir as work_directory
 from dgnet_jax.checkpoints import Checkpoints
 from dgnet_jax.data.pipeline import ReidData
 from dgnet_jax.loop import TEACHER_STAGE, stage_directory
-from dgnet_jax.parallel import Placement, from_first_process
+from dgnet_jax.parallel import Placement, from_first_process, on_first_process
 from dgnet_jax.state import Params
 from dgnet_jax.teacher import load_teacher, train_teacher
 from dgnet_jax.workdir import InUseError
@@ -42,7 +43,8 @@ def study_teacher(
         InputError: the folder holds another configuration's teacher.
         DivergedError, Stopped: as `trainer.train`.
     """
-    work_directory.refuse_other(folder, config, may_differ, base.get_config())
+    refuse_other = work_directory.refuse_other
+    on_first_process(partial(refuse_other, folder, config, may_differ, base.get_config()))
     waiting = False
     while not from_first_process(_is_finished(folder, config)):
         try:

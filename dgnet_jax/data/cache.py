@@ -5,7 +5,6 @@ array is then faster than any step, without worker processes, and a batch is a p
 indices.
 """
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ from absl import logging
 from dgnet_jax.data.decoding import DECODE_ERRORS, decode_image, reason
 from dgnet_jax.data.splits import Split
 from dgnet_jax.errors import InputError
+from dgnet_jax.threads import available_cpus
 
 MAX_BROKEN_FRACTION = 0.01
 _CHUNK = 64
@@ -62,7 +62,7 @@ def decode(split: Split, height: int, width: int, *, num_threads: int | None = N
             except DECODE_ERRORS as error:
                 reasons[i] = reason(error)
 
-    with ThreadPoolExecutor(num_threads or _available_cpus()) as pool:
+    with ThreadPoolExecutor(num_threads or available_cpus()) as pool:
         for _ in pool.map(decode_chunk, range(0, len(split), _CHUNK)):
             pass
 
@@ -82,9 +82,3 @@ def decode(split: Split, height: int, width: int, *, num_threads: int | None = N
         if new != old:
             images[new] = images[old]
     return ImageCache(images[: len(kept)], kept, tuple(split.paths[i] for i in broken))
-
-
-def _available_cpus() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

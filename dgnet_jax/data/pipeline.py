@@ -3,10 +3,9 @@
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Self
 
-import jax
 import ml_collections
 import numpy as np
 
@@ -16,6 +15,7 @@ from dgnet_jax.data.sampling import ClassificationIndices, PairIndices
 from dgnet_jax.data.splits import Split
 from dgnet_jax.data.synthetic import draw_dataset
 from dgnet_jax.errors import InputError
+from dgnet_jax.parallel import on_first_process
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,12 +102,7 @@ def open_data(config: ml_collections.ConfigDict) -> ReidData:
     if name == "quickstart":
         if not config.data.root:
             raise InputError("--config.data.root: a folder is needed to draw the data set in")
-        if jax.process_index() == 0:
-            draw_dataset(config.data.root, **config.data.drawing)
-        if jax.process_count() > 1:
-            from jax.experimental import multihost_utils
-
-            multihost_utils.sync_global_devices("data set drawn")
+        on_first_process(partial(draw_dataset, config.data.root, **config.data.drawing))
         # In Market-1501's form, but without its counts.
         name = "folder"
     dataset = load_dataset(name, config.data.root)

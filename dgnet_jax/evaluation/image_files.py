@@ -1,6 +1,5 @@
 """All images of a folder, at any depth, decoded and resized in parallel."""
 
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,6 +8,7 @@ import numpy as np
 
 from dgnet_jax.data.decoding import DECODE_ERRORS, decode_image, reason
 from dgnet_jax.errors import InputError
+from dgnet_jax.threads import available_cpus
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 
@@ -58,7 +58,7 @@ def read_images(
             return reason(error)
 
     chunks = [files[start : start + chunk] for start in range(0, len(files), chunk)]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(available_cpus()) as pool:
         decoding = [pool.submit(read, path) for path in chunks[0]] if chunks else []
         for index, paths in enumerate(chunks):
             results = [future.result() for future in decoding]

@@ -10,6 +10,7 @@ that is as painted, and as the published protocol has it, after JPEG at Pillow's
 import io
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ from dgnet_jax.evaluation.fid import FeatureStatistics
 from dgnet_jax.evaluation.kid import kid
 from dgnet_jax.generate.protocol import HEIGHT, WIDTH, resize_bicubic
 from dgnet_jax.models.inception import HOW_TO_GET_WEIGHTS
+from dgnet_jax.parallel import on_first_process
 
 CHUNK = 256
 
@@ -220,8 +222,8 @@ def _measure(
         encoded = []
         if real.inception is not None or keep is not None:
             encoded = [encode_jpeg(picture) for picture in pictures]
-        if keep is not None and jax.process_index() == 0:
-            _save(Path(keep), indices, pictures, encoded)
+        if keep is not None:
+            on_first_process(partial(_save, Path(keep), indices, pictures, encoded))
         if real.inception is not None:
             found["png"].append(real.inception(pictures))
             found["jpeg"].append(real.inception(np.stack([decode_jpeg(data) for data in encoded])))

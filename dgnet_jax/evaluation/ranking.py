@@ -12,7 +12,6 @@ the items ahead of it are counted.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -21,6 +20,7 @@ from numpy.typing import ArrayLike
 
 from dgnet_jax.errors import InputError
 from dgnet_jax.evaluation.metrics import RANKS, summarise
+from dgnet_jax.threads import available_cpus
 
 JUNK = -1
 DISTRACTOR = 0
@@ -171,7 +171,7 @@ def rank_hits_of_scores(
 
     hits: list[np.ndarray] = []
     # NumPy releases the interpreter lock while it compares, so that rows are counted in parallel.
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+    with ThreadPoolExecutor(max_workers=available_cpus()) as pool:
         for tile in score_tiles:
             hits.extend(pool.map(rank_query, range(len(hits), len(hits) + len(tile)), tile))
     return hits

@@ -16,7 +16,6 @@ sparse: a few hundred entries per row.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -25,6 +24,7 @@ import numpy as np
 from scipy import sparse
 
 from dgnet_jax.errors import InputError
+from dgnet_jax.threads import available_cpus
 
 # Values of gathered features held at a time for distances of single pairs: 64 MB of float32.
 _PAIR_VALUES = 2**24
@@ -114,7 +114,7 @@ def _nearest_neighbours(
     items = len(features)
     nearest = np.empty((items, count), np.int32)
     farthest = np.empty(items, features.dtype)
-    workers = os.cpu_count() or 1
+    workers = available_cpus()
 
     def select(start: int, distances: np.ndarray) -> None:
         stop = start + len(distances)

@@ -1,13 +1,12 @@
 """`launch.py --mode=generate --task=...`: the tasks, from files to files."""
 
-import contextlib
 import difflib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import jax
 import ml_collections
 import numpy as np
 from absl import logging
@@ -24,6 +23,7 @@ from dgnet_jax.generate.photographs import Photographs, read_photographs
 from dgnet_jax.generate.protocol import resize_bicubic
 from dgnet_jax.generate.swap import swap_batches, swap_grid
 from dgnet_jax.inference import DGNet, TeacherModel, load_model, load_teacher_model
+from dgnet_jax.parallel import on_first_process
 from dgnet_jax.swaps import choose_images
 
 _SWAP_COUNT = 8
@@ -138,9 +138,8 @@ def _interpolate(request: Request) -> list[Path]:
         _save_png(request, figure, picture, *sources)
         animation = picture.with_suffix(f".{flags.ANIMATION.value}")
         metadata = request.metadata | _named(*sources)
-        if jax.process_index() == 0:
-            with _writing(animation):
-                save_animation(strip, animation, metadata, scale=_scale(strip))
+        scale = _scale(strip)
+        _write(animation, partial(save_animation, strip, animation, metadata, scale=scale))
         written += [picture, animation]
     if not written:
         raise InputError("--appearance, --structure: two images of one kind are needed")
@@ -223,20 +222,23 @@ def _save_png(
     appearance: tuple[str, ...],
     structure: tuple[str, ...],
 ) -> None:
-    if jax.process_index() == 0:
-        with _writing(path):
-            save_png(picture, path, request.metadata | _named(appearance, structure))
+    metadata = request.metadata | _named(appearance, structure)
+    _write(path, partial(save_png, picture, path, metadata))
 
 
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise InputError(
-            f"--output: {path} cannot be written ({error.strerror or error}). Make room, or choose "
-            "another folder"
-        ) from error
+def _write(path: Path, save: Callable[[], None]) -> None:
+    """Writes a file with `save`, on the first process; InputError everywhere if it cannot."""
+
+    def attempt() -> None:
+        try:
+            save()
+        except OSError as error:
+            raise InputError(
+                f"--output: {path} cannot be written ({error.strerror or error}). Make room, or "
+                "choose another folder"
+            ) from error
+
+    on_first_process(attempt)
 
 
 def _short_names(paths: tuple[str, ...]) -> list[str]:

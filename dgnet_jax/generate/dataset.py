@@ -14,11 +14,11 @@ ends up byte for byte like an uninterrupted one.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -30,9 +30,10 @@ from dgnet_jax.generate.plan import Plan, plan_test_set, plan_training_set
 from dgnet_jax.generate.set_folder import MANIFEST_FILE, SetFolder, csv_line
 from dgnet_jax.inference import DGNet, TeacherModel
 from dgnet_jax.loop import Stopped
-from dgnet_jax.parallel import from_first_process
+from dgnet_jax.parallel import on_first_process
 from dgnet_jax.preemption import GracefulStop
 
+T = TypeVar("T")
 BLOCK = 1024
 _SECONDS_BETWEEN_REPORTS = 10
 
@@ -135,19 +136,25 @@ def generate_dataset(
         settings.quality,
     )
     blocks = list(_blocks(parts))
-    try:
-        first = 0
-        if jax.process_index() == 0:
-            first = files.prepare([block.start for block in blocks])
-        first = from_first_process(first)
-        with GracefulStop() as stop:
-            _generate(model, teacher, [b for b in blocks if b.start >= first], files, stop)
-    except OSError as error:
-        raise InputError(
-            f"{files.folder}: {error.strerror or error} after {files.count_listed()} of "
-            f"{len(lines)} images. Those that {MANIFEST_FILE} lists are complete. Make room or "
-            "mend the disk, and start the same command again: it goes on from there"
-        ) from error
+
+    def on_disk(work: Callable[[], T]) -> T:
+        """`on_first_process`, for work that a full or broken disk may end."""
+
+        def attempt() -> T:
+            try:
+                return work()
+            except OSError as error:
+                raise InputError(
+                    f"{files.folder}: {error.strerror or error} after {files.count_listed()} of "
+                    f"{len(lines)} images. Those that {MANIFEST_FILE} lists are complete. Make "
+                    "room or mend the disk, and start the same command again: it goes on from there"
+                ) from error
+
+        return on_first_process(attempt)
+
+    first = on_disk(lambda: files.prepare([block.start for block in blocks]))
+    with GracefulStop() as stop:
+        _generate(model, teacher, [b for b in blocks if b.start >= first], files, on_disk, stop)
     return files.folder / MANIFEST_FILE
 
 
@@ -214,30 +221,33 @@ def _generate(
     teacher: TeacherModel | None,
     blocks: list[_Block],
     files: SetFolder,
+    on_disk: Callable[[Callable[[], None]], None],
     stop: GracefulStop,
 ) -> None:
-    """Paints the blocks, each while the one before is being written."""
+    """Paints the blocks, each while the one before is being written by the first process."""
     started = reported = time.perf_counter()
     with ThreadPoolExecutor(1) as writer:
         pending: Future[None] | None = None
-        for index, block in enumerate(blocks):
+
+        def finish_writing() -> None:
+            if pending is not None:
+                pending.result()
+
+        for block in blocks:
             part = block.part
             pictures = paint_rows(model, part.source.images, part.plan, block.rows)
             labels = teacher.soft_labels(pictures) if teacher and part.labelled else None
-            if pending is not None:
-                pending.result()
+            on_disk(finish_writing)
             if jax.process_index() == 0:
                 pending = writer.submit(files.write_block, block.start, pictures, labels)
             now = time.perf_counter()
             if now - reported > _SECONDS_BETWEEN_REPORTS:
                 reported = now
                 _report(block.stop - blocks[0].start, blocks[-1].stop - block.stop, now - started)
-            if stop.should_stop(index) and block is not blocks[-1]:
-                if pending is not None:
-                    pending.result()
+            if stop.should_stop() and block is not blocks[-1]:
+                on_disk(finish_writing)
                 raise Stopped(stop.signal_name or "signal", "dataset", block.stop)
-        if pending is not None:
-            pending.result()
+        on_disk(finish_writing)
 
 
 def _report(done: int, left: int, seconds: float) -> None:

@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import jax
 import jinja2
 import ml_collections
 import numpy as np
@@ -24,6 +23,7 @@ from dgnet_jax.ablation.results import FINISHED, run_directory
 from dgnet_jax.atomic import replacing
 from dgnet_jax.data.pipeline import open_data
 from dgnet_jax.errors import InputError
+from dgnet_jax.parallel import on_first_process
 from dgnet_jax.swaps import choose_images
 
 FOLDER, PAGE, TEMPLATE = "report", "index.html", "template.html"
@@ -102,25 +102,27 @@ def _write(
     # All processes paint, for the devices are everybody's; the first one writes.
     paintings, missing = _paint(groups, config, train_images)
     page = parent / FOLDER / PAGE
-    if jax.process_index() != 0:
-        return page
-    folder = page.parent
-    folder.mkdir(parents=True, exist_ok=True)
-    found = [
-        sections.results(groups, config.data.name, parent),
-        sections.metric_curves(folder, groups),
-        *sections.pictures(folder, groups, paintings, missing),
-        sections.training_curves(folder, groups),
-        sections.run_list(groups),
-    ]
-    html = render(title, notes.facts(runs, config), found)
-    with replacing(page) as temporary:
-        temporary.write_text(html, encoding="utf-8")
-    named = {picture.file for section in found for picture in section.pictures}
-    for file in folder.glob("*.png"):
-        if file.name not in named:  # of an earlier report with other losses
-            file.unlink()
-    logging.info("wrote %s in %.1f s", page, time.perf_counter() - started)
+
+    def write() -> None:
+        folder = page.parent
+        folder.mkdir(parents=True, exist_ok=True)
+        found = [
+            sections.results(groups, config.data.name, parent),
+            sections.metric_curves(folder, groups),
+            *sections.pictures(folder, groups, paintings, missing),
+            sections.training_curves(folder, groups),
+            sections.run_list(groups),
+        ]
+        html = render(title, notes.facts(runs, config), found)
+        with replacing(page) as temporary:
+            temporary.write_text(html, encoding="utf-8")
+        named = {picture.file for section in found for picture in section.pictures}
+        for file in folder.glob("*.png"):
+            if file.name not in named:  # of an earlier report with other losses
+                file.unlink()
+        logging.info("wrote %s in %.1f s", page, time.perf_counter() - started)
+
+    on_first_process(write)
     return page
 
 

@@ -1,0 +1,191 @@
+"""What only the first process does, and what goes wrong there, is every process's."""
+
+import fcntl
+import signal
+import socket
+import textwrap
+from pathlib import Path
+
+import pytest
+from processes import Launcher, Run, end_together, free_port, run_two
+from trained import save_run
+
+from dgnet_jax.errors import InputError
+from dgnet_jax.parallel import join_processes, on_first_process
+from dgnet_jax.workdir import LOCK_FILE
+
+
+@pytest.fixture(scope="module")
+def launcher(tmp_path_factory) -> Launcher:
+    return Launcher(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def trained(launcher, tmp_path_factory) -> Path:
+    workdir = tmp_path_factory.mktemp("trained")
+    save_run(workdir, {"data.root": str(launcher.data)})
+    return workdir
+
+
+@pytest.fixture
+def file(tmp_path) -> Path:
+    """A file where a folder is needed."""
+    path = tmp_path / "file"
+    path.touch()
+    return path
+
+
+def the_error(runs: list[Run]) -> str:
+    """The message that both processes end with, and nothing else of an error."""
+    codes = end_together(runs)
+    said = [run.said() for run in runs]
+    assert codes == [1, 1], said
+    assert all("Traceback" not in text for text in said), said
+    messages = {text[text.rindex("error: ") :].strip() for text in said}
+    assert len(messages) == 1, said
+    return messages.pop()
+
+
+def test_in_a_single_process_it_is_a_call():
+    assert on_first_process(lambda: "done") == "done"
+    with pytest.raises(ZeroDivisionError):
+        on_first_process(lambda: 1 // 0)
+
+
+def test_results_and_errors_of_the_first_process_are_every_process_s():
+    program = textwrap.dedent(
+        """
+        import sys
+        import jax
+        rank, port = map(int, sys.argv[1:])
+        jax.distributed.initialize(f"localhost:{port}", 2, rank)
+        from dgnet_jax.parallel import on_first_process
+        from dgnet_jax.workdir import InUseError
+
+        def work(answer):
+            print("works", flush=True)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        result = on_first_process(lambda: work({"long": "é" * 3000, "rank": rank}))
+        print(len(result["long"]), result["rank"])
+        for error in (InUseError("held"), OSError(28, "disk full")):
+            try:
+                on_first_process(lambda: work(error))
+            except Exception as found:
+                print(f"{type(found).__name__}: {found}")
+        print(on_first_process(lambda: work(rank)))
+        """
+    )
+    first, second = (
+        [line for line in out.splitlines() if "Gloo" not in line]
+        for out in run_two(["-c", program])
+    )
+    assert [line for line in first if line != "works"] == [
+        "3000 0",
+        "InUseError: held",
+        "OSError: [Errno 28] disk full",
+        "0",
+    ]
+    assert first.count("works") == 4
+    assert second == [
+        "3000 0",
+        "InUseError: held",
+        "RuntimeError: the first process met OSError: [Errno 28] disk full",
+        "0",
+    ]
+
+
+@pytest.mark.slow
+def test_training_in_a_folder_in_use_is_refused_everywhere(launcher, tmp_path):
+    with (tmp_path / LOCK_FILE).open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        message = the_error(launcher.start_two(tmp_path))
+    assert message.startswith(f"error: {tmp_path}: another process is training in it (unknown)")
+
+
+@pytest.mark.slow
+def test_training_on_a_data_set_that_cannot_be_drawn_ends_everywhere(launcher, tmp_path, file):
+    flags = [f"--config.data.root={tmp_path}", "--config.data.name=quickstart"]
+    runs = launcher.start_two(tmp_path / "run", *flags, config="configs/quickstart.py:l1")
+    message = the_error(runs)
+    assert message.startswith(f"error: {tmp_path}")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_an_evaluation_that_cannot_be_written_ends_everywhere(launcher, trained, file):
+    flags = ["--mode=evaluate", f"--output={file}/found.json"]
+    message = the_error(launcher.start_two(trained, *flags, config=None))
+    assert message.startswith(f"error: --output={file}/found.json: cannot be written")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--task=swap", "--count=2"], "error: --output: {0}/swap.png cannot be written"),
+        (["--task=dataset", "--count=4"], "error: {0}: Not a directory after 0 of"),
+    ],
+)
+def test_generated_images_that_cannot_be_written_end_everywhere(
+    launcher, trained, file, flags, message
+):
+    flags = ["--mode=generate", f"--output={file}/x", *flags]
+    found = the_error(launcher.start_two(trained, *flags, config=None))
+    assert found.startswith(message.format(f"{file}/x"))
+
+
+@pytest.mark.slow
+def test_a_study_that_cannot_be_written_ends_everywhere(launcher, file):
+    flags = ["--mode=ablate", "--losses=l1", "--config.evaluation.generated_images=False"]
+    message = the_error(launcher.start_two(file / "study", *flags))
+    assert message.startswith(f"error: --workdir={file}/study: cannot be written to")
+
+
+@pytest.mark.slow
+def test_a_coordinator_out_of_reach_is_told_in_time(launcher, tmp_path):
+    with socket.socket() as silent:
+        silent.bind(("localhost", 0))  # takes the port, and does not listen
+        port = silent.getsockname()[1]
+        flags = [
+            f"--coordinator_address=localhost:{port}",
+            "--num_processes=2",
+            "--process_id=1",
+            "--initialization_timeout=2",
+        ]
+        run = launcher.start(tmp_path / "run", *flags)
+        assert run.end() == 1
+    said = run.said()
+    assert "Traceback" not in said
+    assert said.splitlines()[-1].startswith(
+        f"error: --coordinator_address=localhost:{port}: process 0 could not be reached in 2 s ("
+    )
+    assert "--initialization_timeout" in said
+
+
+@pytest.mark.slow
+def test_several_processes_on_a_machine_of_no_cluster_need_an_address(launcher, tmp_path):
+    run = launcher.start(tmp_path / "run", "--distributed")
+    assert run.end() == 1
+    message = "error: --distributed: coordinator_address should be defined. Give"
+    assert run.said().splitlines()[-1].startswith(message)
+
+
+@pytest.mark.slow
+def test_a_first_process_that_waits_in_vain_ends_in_time(launcher, tmp_path):
+    address = f"--coordinator_address=localhost:{free_port()}"
+    flags = [address, "--num_processes=2", "--process_id=0"]
+    run = launcher.start(tmp_path / "run", *flags, "--initialization_timeout=2")
+    # jax itself ends it, and says why.
+    assert run.end() == -signal.SIGABRT
+    assert "DEADLINE_EXCEEDED" in run.said()
+
+
+@pytest.mark.parametrize(
+    "address", ["10.0.0.1", "10.0.0.1:", ":12355", "10.0.0.1:port", "10.0.0.1:70000"]
+)
+def test_an_address_without_host_or_port_is_refused(address):
+    with pytest.raises(InputError, match=f"--coordinator_address={address}: give host:port"):
+        join_processes(address, 2, 1, 1)
