@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 import jax
 import numpy as np
+from absl import logging
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -19,6 +20,8 @@ from dgnet_jax.errors import InputError
 
 T = TypeVar("T")
 AXIS = "data"
+# Fewer images a device train badly under pmap (BUILD.md).
+_FEW_IMAGES = 4
 Step = Callable[..., Any]
 # A device's part of an array, as jax describes it.
 Index = tuple[slice, ...] | None
@@ -40,7 +43,10 @@ class Placement(NamedTuple):
     parallel: Literal["mesh", "pmap"] = "mesh"
 
     def check_batch(self, field: str, batch_size: int) -> None:
-        """Raises InputError unless `batch_size` divides over the devices, and can be normalised."""
+        """Raises InputError unless `batch_size` divides over the devices, and can be normalised.
+
+        Warns of shares that `pmap` normalises badly.
+        """
         if batch_size < 1 or batch_size % self.mesh.size:
             raise InputError(
                 f"--config.{field}: a batch of {batch_size} does not divide over "
@@ -55,6 +61,17 @@ class Placement(NamedTuple):
                 f"--config.{field}: with --config.parallel=pmap a device normalises its own images,"
                 f" and one image has no variance; use {2 * self.mesh.size} or more on "
                 f"{self.mesh.size} devices, or --config.parallel=mesh"
+            )
+        share = batch_size // self.mesh.size
+        if self.parallel == "pmap" and self.mesh.size > 1 and share < _FEW_IMAGES:
+            logging.warning(
+                "--config.%s: with --config.parallel=pmap a device normalises its own images, and "
+                "has %d; the identities were hardly learnt from batch norms of 2 (BUILD.md). Use "
+                "%d or more on %d devices, or --config.parallel=mesh",
+                field,
+                share,
+                _FEW_IMAGES * self.mesh.size,
+                self.mesh.size,
             )
 
     def round_up(self, field: str, batch_size: int) -> int:

@@ -201,6 +201,7 @@ def train_teacher(
     """Trains the teacher in `workdir`, or goes on, or finds it finished.
 
     Args:
+        placement: on devices over which `config.teacher.batch_size` divides (`check_batch`).
         targets: indices of training images to the distributions to learn, (n, identities); the
             labels by default.
         followed: see `loop.Stage`.
@@ -209,7 +210,6 @@ def train_teacher(
         Its variables {"params", "batch_stats"}, on all devices, and its evaluation.
     """
     settings = config.teacher
-    placement.check_batch("teacher.batch_size", settings.batch_size)
     teacher = build_teacher(config, data.num_identities)
     optimizer = make_optimizer(config)
     sampler = ClassificationSampler(data.train_labels, settings.batch_size, config.seed)

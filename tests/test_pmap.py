@@ -153,12 +153,21 @@ def of_devices(count: int, parallel: str) -> Placement:
     return place(parallel)._replace(mesh=mesh)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("size", [8, 4])
-def test_under_pmap_a_device_needs_two_images(size):
-    with pytest.raises(InputError, match="--config.teacher.batch_size: .*use 16 or more|divide"):
-        of_devices(8, "pmap").check_batch("teacher.batch_size", size)
+def test_under_pmap_a_device_needs_two_images():
+    with pytest.raises(InputError, match="--config.teacher.batch_size: .*use 16 or more"):
+        of_devices(8, "pmap").check_batch("teacher.batch_size", 8)
     of_devices(8, "pmap").check_batch("teacher.batch_size", 16)
     of_devices(8, "mesh").check_batch("teacher.batch_size", 8)
+
+
+@pytest.mark.parametrize("size, warned", [(16, True), (24, True), (32, False)])
+def test_under_pmap_few_images_a_device_are_warned_of(caplog, size, warned):
+    of_devices(8, "pmap").check_batch("batch_size", size)
+    assert ("Use 32 or more on 8 devices" in caplog.text) == warned
+    caplog.clear()
+    of_devices(8, "mesh").check_batch("batch_size", size)
+    of_devices(1, "pmap").check_batch("batch_size", 2)
+    assert not caplog.text
 
 
 @pytest.mark.parametrize("parallel", ["mesh", "pmap"])
