@@ -346,9 +346,16 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command."""
+    before = signal.signal(signal.SIGTERM, _stop)
+    try:
+        _call(argv)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _call(argv: Sequence[str] | None) -> None:
     command = parser()
     arguments = command.parse_args(argv)
-    signal.signal(signal.SIGTERM, _stop)
     if arguments.call == "smoke":
         from benchmarks.device.smoke import smoke
 
