@@ -34,13 +34,18 @@ def main(process: int, port: int, workdir: Path, moment: str) -> None:
                 os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(SECONDS_TO_TELL)
 
-    state = place().put_state({"step": np.int32(0), "weight": np.ones(3, np.float32)})
+    placement = place()
+
+    def initial() -> dict[str, jax.Array]:
+        return placement.put_state({"step": np.int32(0), "weight": np.ones(3, np.float32)})
+
+    abstract = placement.abstract(initial())
     advance = jax.jit(lambda state: {**state, "step": state["step"] + 1})
 
     def stage(name: str, followed: bool) -> Stage:
-        def step(state: Any, batch: Any) -> tuple[Any, dict[str, Any]]:
-            print("trains", name, int(state["step"]), flush=True)
-            pass_by(f"{name}{int(state['step']) + 1}")
+        def step(number: int, state: Any, batch: Any) -> tuple[Any, dict[str, Any]]:
+            print("trains", name, number, flush=True)
+            pass_by(f"{name}{number + 1}")
             state = advance(state)
             return state, {"loss": state["weight"].sum()}
 
@@ -48,6 +53,8 @@ def main(process: int, port: int, workdir: Path, moment: str) -> None:
             name=name,
             total_steps=STEPS,
             images_per_step=1,
+            abstract=abstract,
+            initial=initial,
             step=step,
             batch=lambda step: None,
             evaluate=lambda state: {"mAP": 0.5},
@@ -60,10 +67,9 @@ def main(process: int, port: int, workdir: Path, moment: str) -> None:
 
     pass_by("start")
     try:
-        run_stage(stage("first", True), state, workdir, tiny_config())
+        run_stage(stage("first", True), workdir, tiny_config())
         pass_by("between")
-        state = place().put_state({"step": np.int32(0), "weight": np.ones(3, np.float32)})
-        run_stage(stage("second", False), state, workdir, tiny_config())
+        run_stage(stage("second", False), workdir, tiny_config())
     except Stopped as stopped:
         print("stopped at", stopped.stage, stopped.step, flush=True)
     else:
