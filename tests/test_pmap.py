@@ -21,9 +21,10 @@ from dgnet_jax.state import TrainState, make_optimizers
 from dgnet_jax.workdir import load_config
 
 PMAP, MESH = "--config.parallel=pmap", "--config.parallel=mesh"
-# On one device all ramped terms begin at the third of five steps; on several, where each program is
-# compiled again, after the last.
+# Every program is compiled for each form and number of devices: on one device all ramped terms are
+# there from the first step on, on several they begin after the last.
 TEACHER_STEPS = "--config.teacher.total_steps=3"
+WITH_ALL_TERMS = (TEACHER_STEPS, "--config.ramp.start=-2")
 BEFORE_THE_RAMPS = (TEACHER_STEPS, "--config.ramp.start=10")
 SHARES = 8
 
@@ -90,9 +91,9 @@ def test_on_several_devices_pmap_and_mesh_differ(spread):
 def test_on_one_device_a_run_under_pmap_and_then_mesh_is_one_under_mesh_to_the_bit(
     launcher, tmp_path
 ):
-    launcher.finish(tmp_path / "mesh", TEACHER_STEPS, total(5))
-    launcher.finish(tmp_path / "both", TEACHER_STEPS, total(3), PMAP)
-    launcher.finish(tmp_path / "both", TEACHER_STEPS, total(5), MESH)
+    launcher.finish(tmp_path / "mesh", *WITH_ALL_TERMS, total(5))
+    launcher.finish(tmp_path / "both", *WITH_ALL_TERMS, total(3), PMAP)
+    launcher.finish(tmp_path / "both", *WITH_ALL_TERMS, total(5), MESH)
     mesh, both = rows(tmp_path / "mesh"), rows(tmp_path / "both")
     # A run that ends at step 3 is evaluated there.
     del both["evaluation", "dgnet", 3]
