@@ -21,7 +21,7 @@ from dgnet_jax.ablation import flags as ablation_flags
 from dgnet_jax.command_line import parse_flags
 from dgnet_jax.errors import DivergedError, InputError
 from dgnet_jax.generate import flags as generate_flags
-from dgnet_jax.parallel import join_processes
+from dgnet_jax.runtime.devices import join_processes
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/, with its variant.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run.", required=True)
@@ -63,7 +63,9 @@ def main(argv: list[str]) -> None:
     if _DISTRIBUTED.value or _COORDINATOR.value:
         join_processes(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, _TIMEOUT.value)
     # Imported after join_processes: nothing may touch a device before it.
-    from dgnet_jax import evaluator, report, trainer
+    from dgnet_jax.evaluation import evaluator
+    from dgnet_jax.evaluation import tables as report
+    from dgnet_jax.training import trainer
 
     if jax.process_index() == 0:
         logging.info("devices: %s", ", ".join(str(device) for device in jax.devices()))
@@ -118,7 +120,7 @@ def main(argv: list[str]) -> None:
 
 def run(argv: list[str]) -> None:
     """Runs main; what a user can mend is told without a traceback."""
-    from dgnet_jax.loop import Stopped
+    from dgnet_jax.training.loop import Stopped
 
     try:
         main(argv)

@@ -35,14 +35,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.flops import count_flops
 from dgnet_jax.evaluation.extraction import _features
-from dgnet_jax.forward import Forward
 from dgnet_jax.models import Networks, build_networks
+from dgnet_jax.models.forward import Forward
 from dgnet_jax.models.inception import Inception
-from dgnet_jax.parallel import AXIS, Placement
-from dgnet_jax.shared import make_train_step
-from dgnet_jax.state import make_optimizers
-from dgnet_jax.train_step import ActiveTerms
-from dgnet_jax.trainer import blank_state
+from dgnet_jax.runtime.devices import AXIS, Placement
+from dgnet_jax.training.session import make_train_step
+from dgnet_jax.training.state import make_optimizers
+from dgnet_jax.training.train_step import ActiveTerms
+from dgnet_jax.training.trainer import blank_state
 
 PROGRAMS = ("step", "start", "embeddings", "repaint", "inception")
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/, with its variant.")

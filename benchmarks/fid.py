@@ -24,7 +24,7 @@ from dgnet_jax.evaluation.extraction import InceptionExtractor
 from dgnet_jax.evaluation.fid import FeatureStatistics
 from dgnet_jax.evaluation.kid import kid
 from dgnet_jax.models.inception import DIMS, INPUT_SIZE, Inception
-from dgnet_jax.parallel import place
+from dgnet_jax.runtime.devices import place
 
 
 def timed(function, *arguments):

@@ -35,13 +35,13 @@ from ml_collections import config_flags
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.flops import count_flops
-from dgnet_jax import teacher as teacher_stage
 from dgnet_jax.data.pipeline import gather_labelled, gather_pairs
 from dgnet_jax.data.sampling import ClassificationSampler, PairSampler
 from dgnet_jax.models import blocks, build_networks, build_teacher
-from dgnet_jax.shared import Shared, make_train_step, seed_key
-from dgnet_jax.train_step import active_terms
-from dgnet_jax.trainer import initial_state
+from dgnet_jax.training import teacher as teacher_stage
+from dgnet_jax.training.session import Shared, make_train_step, seed_key
+from dgnet_jax.training.train_step import active_terms
+from dgnet_jax.training.trainer import initial_state
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/, with its variant.")
 _BATCH = flags.DEFINE_integer("batch", None, "Images per direction; the config's by default.")

@@ -9,7 +9,7 @@ split (train, query or gallery) takes any folders and names:
     python launch.py --config=configs/custom.py:l1_rmse,csv --config.data.root=TABLE.csv \
         --workdir=runs/own
 
-Every image needs a camera: see `dgnet_jax/data/own.py`, which says all about both forms.
+Every image needs a camera: see `dgnet_jax/data/readers/own.py`, which says all about both forms.
 
 Steps and schedules are Market-1501's (13,000 images of 751 people); with far fewer images fewer
 steps will do: `--config.total_steps`, `--config.teacher.total_steps` and both `milestones`. Images

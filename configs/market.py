@@ -14,7 +14,7 @@ keeps the images at their native 128 x 64 and shrinks the networks for a CPU or 
     python launch.py --config=configs/market.py:baseline --config.data.root=DIR \
         --config.data.generated=GENERATED --workdir=runs/baseline
 
-trains the re-ID baseline alone, on real images and a generated data set (dgnet_jax/baseline.py).
+trains the re-ID baseline alone, on real images and a generated data set.
 """
 
 import ml_collections

@@ -12,7 +12,7 @@ configuration; so a network trained on one data set is evaluated on another:
 import ml_collections
 
 from configs import base
-from dgnet_jax.workdir import load_config
+from dgnet_jax.runtime.workdir import load_config
 
 
 def get_config(workdir: str) -> ml_collections.ConfigDict:

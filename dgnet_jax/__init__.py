@@ -9,18 +9,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dgnet_jax.evaluator import evaluate, evaluate_fully
+    from dgnet_jax.evaluation.evaluator import evaluate, evaluate_fully
     from dgnet_jax.losses import reconstruction_loss
-    from dgnet_jax.trainer import train
+    from dgnet_jax.training.trainer import train
 
 __all__ = ["evaluate", "evaluate_fully", "reconstruction_loss", "train"]
 __version__ = "0.1.0"
 
 _HOMES = {
-    "evaluate": "evaluator",
-    "evaluate_fully": "evaluator",
+    "evaluate": "evaluation.evaluator",
+    "evaluate_fully": "evaluation.evaluator",
     "reconstruction_loss": "losses",
-    "train": "trainer",
+    "train": "training.trainer",
 }
 
 

@@ -15,13 +15,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dgnet_jax.compilation import use_compilation_cache
+from dgnet_jax.data.images import image_files, read_images
 from dgnet_jax.errors import InputError
 from dgnet_jax.evaluation.extraction import BATCH_SIZE, InceptionExtractor, load_extractor
 from dgnet_jax.evaluation.fid import FeatureStatistics, load_statistics, save_statistics
-from dgnet_jax.evaluation.image_files import image_files, read_images
 from dgnet_jax.evaluation.kid import SUBSET_SIZE, SUBSETS, KernelDistance, kid
 from dgnet_jax.models.inception import DIMS, HOW_TO_GET_WEIGHTS
+from dgnet_jax.runtime.compilation import use_compilation_cache
 
 _DESCRIPTION = f"""\
 FID and KID between two sets of images, in the manner of pytorch-fid, with the 2015 FID Inception.

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
-from dgnet_jax.atomic import replacing
+from dgnet_jax.runtime.atomic import replacing
 
 _GAP, _MARGIN, _TITLE_SIZE, _CAPTION_SIZE, _LABEL_SIZE = 4, 12, 14, 16, 11
 _INK, _PAPER = (20, 20, 20), (255, 255, 255)

@@ -18,20 +18,20 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from dgnet_jax.batching import run_batches
-from dgnet_jax.checkpoints import Checkpoints
-from dgnet_jax.compilation import use_compilation_cache
 from dgnet_jax.convert import load_released, load_teacher_weights
 from dgnet_jax.errors import InputError
 from dgnet_jax.evaluation.features import embed
-from dgnet_jax.forward import Forward, TeacherForward, Variables
-from dgnet_jax.loop import DGNET_STAGE, TEACHER_STAGE, stage_directory
 from dgnet_jax.models import Networks, build_networks, build_teacher
+from dgnet_jax.models.forward import Forward, TeacherForward, Variables
 from dgnet_jax.models.reid import Teacher
-from dgnet_jax.parallel import Placement, place
-from dgnet_jax.state import init_parameters
-from dgnet_jax.teacher import refuse_other_network
-from dgnet_jax.workdir import load_config
+from dgnet_jax.runtime.batching import run_batches
+from dgnet_jax.runtime.checkpoints import Checkpoints
+from dgnet_jax.runtime.compilation import use_compilation_cache
+from dgnet_jax.runtime.devices import Placement, place
+from dgnet_jax.runtime.workdir import load_config
+from dgnet_jax.training.loop import DGNET_STAGE, TEACHER_STAGE, stage_directory
+from dgnet_jax.training.state import init_parameters
+from dgnet_jax.training.teacher import refuse_other_network
 
 
 @dataclass(frozen=True, eq=False)

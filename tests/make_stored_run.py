@@ -26,14 +26,14 @@ from tiny import IDENTITIES, tiny_config, tiny_state, tiny_teacher
 
 import dgnet_jax
 from configs import trained
-from dgnet_jax.checkpoints import Checkpoints
 from dgnet_jax.errors import InputError
 from dgnet_jax.inference import load_model
-from dgnet_jax.loop import DGNET_STAGE, TEACHER_STAGE, stage_directory
 from dgnet_jax.models import build_networks
-from dgnet_jax.state import make_optimizers
-from dgnet_jax.teacher import TeacherState, make_optimizer
-from dgnet_jax.workdir import CONFIG_FILE
+from dgnet_jax.runtime.checkpoints import Checkpoints
+from dgnet_jax.runtime.workdir import CONFIG_FILE
+from dgnet_jax.training.loop import DGNET_STAGE, TEACHER_STAGE, stage_directory
+from dgnet_jax.training.state import make_optimizers
+from dgnet_jax.training.teacher import TeacherState, make_optimizer
 
 STEPS = 1
 FIELDS = {

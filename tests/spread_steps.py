@@ -21,11 +21,11 @@ import numpy as np
 from tiny import IDENTITIES, tiny_config, tiny_state, tiny_teacher
 
 from dgnet_jax.models import build_networks, reid, resnet
-from dgnet_jax.parallel import place
-from dgnet_jax.shared import make_train_step, seed_key
-from dgnet_jax.state import make_optimizers
-from dgnet_jax.teacher import TeacherState, make_optimizer, make_step
-from dgnet_jax.train_step import EVERY_TERM, ActiveTerms
+from dgnet_jax.runtime.devices import place
+from dgnet_jax.training.session import make_train_step, seed_key
+from dgnet_jax.training.state import make_optimizers
+from dgnet_jax.training.teacher import TeacherState, make_optimizer, make_step
+from dgnet_jax.training.train_step import EVERY_TERM, ActiveTerms
 
 DEVICES = 8
 BATCH = 16

@@ -20,11 +20,11 @@ from tiny import IDENTITIES, tiny_config
 from configs import market
 from dgnet_jax.errors import InputError
 from dgnet_jax.models import blocks, build_networks
-from dgnet_jax.parallel import place
-from dgnet_jax.shared import make_train_step
-from dgnet_jax.state import make_optimizers
-from dgnet_jax.train_step import ActiveTerms
-from dgnet_jax.trainer import blank_state, warn_of_a_cpu
+from dgnet_jax.runtime.devices import place
+from dgnet_jax.training.session import make_train_step
+from dgnet_jax.training.state import make_optimizers
+from dgnet_jax.training.train_step import ActiveTerms
+from dgnet_jax.training.trainer import blank_state, warn_of_a_cpu
 
 UPSAMPLING = blocks.Geometry(padding=(2, 2), reflect=True, upsample=True)
 
@@ -129,7 +129,7 @@ def test_variances_are_exact_where_the_mean_is_far_from_0():
 _REVERSED = """
 import jax, numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from dgnet_jax.parallel import Placement
+from dgnet_jax.runtime.devices import Placement
 
 mesh = Mesh(np.array(jax.devices()[::-1]), ("data",), axis_types=(AxisType.Auto,))
 asked = []

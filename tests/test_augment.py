@@ -14,7 +14,7 @@ from PIL import Image
 
 from dgnet_jax.data.augment import augment, preprocess, random_erasing, resize, to_uint8
 from dgnet_jax.data.cache import decode
-from dgnet_jax.data.market1501 import read_market1501
+from dgnet_jax.data.readers.market1501 import read_market1501
 from tests.drawn_market import smooth_image
 
 MEAN = np.array([0.485, 0.456, 0.406])

@@ -13,16 +13,16 @@ from trained import save_run
 
 from configs import trained
 from dgnet_jax import evaluate, train
-from dgnet_jax.data.datasets import load_dataset
+from dgnet_jax.data.generated import MixedData
 from dgnet_jax.data.pipeline import ReidData
+from dgnet_jax.data.readers.datasets import load_dataset
 from dgnet_jax.errors import InputError
-from dgnet_jax.evaluator import evaluate_fully
+from dgnet_jax.evaluation.evaluator import evaluate_fully
+from dgnet_jax.evaluation.tables import evaluation_table
 from dgnet_jax.generate.dataset import DatasetSettings, generate_dataset
-from dgnet_jax.generate.training_data import MixedData
 from dgnet_jax.inference import load_model, load_teacher_model
 from dgnet_jax.models import build_networks
-from dgnet_jax.report import evaluation_table
-from dgnet_jax.teacher import TeacherState, make_optimizer, make_step
+from dgnet_jax.training.teacher import TeacherState, make_optimizer, make_step
 
 IDENTITIES = 5
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from dgnet_jax.data.cache import decode
-from dgnet_jax.data.market1501 import read_market1501
+from dgnet_jax.data.readers.market1501 import read_market1501
 from dgnet_jax.data.splits import Split
 from dgnet_jax.data.storage import FolderStorage
 from dgnet_jax.errors import InputError

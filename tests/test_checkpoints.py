@@ -17,8 +17,8 @@ import optax
 import pytest
 from absl import logging as absl_logging
 
-from dgnet_jax.checkpoints import Checkpoints, abstract_state
 from dgnet_jax.errors import InputError
+from dgnet_jax.runtime.checkpoints import Checkpoints, abstract_state
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -189,7 +189,7 @@ def test_kill_9_during_a_save_leaves_the_step_before_and_the_same_step_can_be_sa
     program = textwrap.dedent(
         f"""
         import jax.numpy as jnp, os, signal
-        from dgnet_jax.checkpoints import Checkpoints
+        from dgnet_jax.runtime.checkpoints import Checkpoints
         state = lambda fill: {{"w": jnp.full((4000, 4000), fill)}}
         checkpoints = Checkpoints({str(tmp_path)!r})
         checkpoints.save(1, state(1.0))

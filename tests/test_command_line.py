@@ -9,7 +9,7 @@ from test_evaluator import STEP, TRAINED_WITH, people, run, strangers  # noqa: F
 
 from configs import trained
 from dgnet_jax.command_line import add_trained_config
-from dgnet_jax.data.datasets import load_dataset
+from dgnet_jax.data.readers.datasets import load_dataset
 
 
 @pytest.mark.parametrize(

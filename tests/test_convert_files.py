@@ -16,16 +16,16 @@ from safetensors.numpy import load_file
 from tiny import IDENTITIES, tiny_config, tiny_state
 
 from configs import base
-from dgnet_jax import workdir as work_directory
-from dgnet_jax.checkpoints import Checkpoints
 from dgnet_jax.convert import load_released, load_teacher_weights
 from dgnet_jax.convert.__main__ import main
 from dgnet_jax.convert.architecture import check, recognise
 from dgnet_jax.convert.released import convert, released_state_dicts, write_released
 from dgnet_jax.errors import InputError
-from dgnet_jax.loop import DGNET_STAGE, stage_directory
 from dgnet_jax.models import build_networks
-from dgnet_jax.state import TrainState, init_parameters, make_optimizers
+from dgnet_jax.runtime import workdir as work_directory
+from dgnet_jax.runtime.checkpoints import Checkpoints
+from dgnet_jax.training.loop import DGNET_STAGE, stage_directory
+from dgnet_jax.training.state import TrainState, init_parameters, make_optimizers
 
 torch = pytest.importorskip("torch", reason="PyTorch's files are written and read with PyTorch")
 

@@ -3,7 +3,7 @@
 import pytest
 
 from configs import base, cuhk03, custom, duke, market, msmt17
-from dgnet_jax.data.datasets import PUBLISHED, READERS
+from dgnet_jax.data.readers.datasets import PUBLISHED, READERS
 from dgnet_jax.errors import InputError
 
 CONFIGS = {

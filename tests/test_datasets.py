@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from dgnet_jax.data.cache import decode
-from dgnet_jax.data.cuhk03 import DETECTED
-from dgnet_jax.data.datasets import PUBLISHED, READERS, load_dataset
-from dgnet_jax.data.duke import DUKE as DUKE_NAMING
+from dgnet_jax.data.readers.cuhk03 import DETECTED
+from dgnet_jax.data.readers.datasets import PUBLISHED, READERS, load_dataset
+from dgnet_jax.data.readers.duke import DUKE as DUKE_NAMING
 from dgnet_jax.data.splits import ReidDataset
 from dgnet_jax.errors import InputError
 from tests.drawn_datasets import CUHK03, DUKE, draw_folders, draw_msmt17
@@ -226,8 +226,8 @@ def test_other_counts_than_published_are_told(tmp_path: Path, caplog: pytest.Log
 
 
 def test_one_wrong_count_is_told_alone(tmp_path: Path, caplog, monkeypatch):
-    from dgnet_jax.data import datasets
-    from dgnet_jax.data.counts import Counts
+    from dgnet_jax.data.readers import datasets
+    from dgnet_jax.data.readers.counts import Counts
 
     root = draw_folders(tmp_path, DUKE)
     monkeypatch.setitem(datasets.PUBLISHED, "duke", Counts(3, 1, 2, 2, 5))

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from benchmarks.device import pack, unpack, wheels
 from dgnet_jax.convert import load_backbone
-from dgnet_jax.data.market1501 import read_market1501
+from dgnet_jax.data.readers.market1501 import read_market1501
 from dgnet_jax.errors import InputError
 
 

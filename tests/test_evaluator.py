@@ -14,15 +14,17 @@ from test_reranking import distances_by_definition
 from tiny import tiny_config, tiny_state
 
 from configs import trained
-from dgnet_jax import evaluator, report, workdir
-from dgnet_jax.checkpoints import Checkpoints
 from dgnet_jax.data.pipeline import open_data
 from dgnet_jax.data.synthetic import draw_dataset
 from dgnet_jax.errors import InputError
+from dgnet_jax.evaluation import evaluator
+from dgnet_jax.evaluation import tables as report
 from dgnet_jax.inference import load_model
-from dgnet_jax.loop import DGNET_STAGE, stage_directory
 from dgnet_jax.models import build_networks
-from dgnet_jax.state import make_optimizers
+from dgnet_jax.runtime import workdir
+from dgnet_jax.runtime.checkpoints import Checkpoints
+from dgnet_jax.training.loop import DGNET_STAGE, stage_directory
+from dgnet_jax.training.state import make_optimizers
 
 STEP = 7
 TRAINED_WITH, OTHER = 5, 9

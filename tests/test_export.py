@@ -22,7 +22,7 @@ from dgnet_jax.export import write_export
 from dgnet_jax.export.__main__ import main
 from dgnet_jax.inference import DGNet, load_model
 from dgnet_jax.models import build_networks
-from dgnet_jax.state import make_optimizers
+from dgnet_jax.training.state import make_optimizers
 
 ALPHA = 0.3
 # Runs a program in which this package and Flax cannot be imported.

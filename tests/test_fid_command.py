@@ -13,9 +13,9 @@ from drawn_market import smooth_image
 from PIL import Image
 from safetensors.numpy import save_file
 
+from dgnet_jax.data.images import image_files, read_images
 from dgnet_jax.evaluation.extraction import load_extractor
 from dgnet_jax.evaluation.fid import FeatureStatistics
-from dgnet_jax.evaluation.image_files import image_files, read_images
 from dgnet_jax.fid import main
 from dgnet_jax.models.inception import parameter_shapes
 

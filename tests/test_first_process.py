@@ -11,8 +11,8 @@ from processes import Launcher, Run, end_together, free_port, run_two
 from trained import save_run
 
 from dgnet_jax.errors import InputError
-from dgnet_jax.parallel import join_processes, on_first_process
-from dgnet_jax.workdir import LOCK_FILE
+from dgnet_jax.runtime.devices import join_processes, on_first_process
+from dgnet_jax.runtime.workdir import LOCK_FILE
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +59,8 @@ def test_results_and_errors_of_the_first_process_are_every_process_s():
         import jax
         rank, port = map(int, sys.argv[1:])
         jax.distributed.initialize(f"localhost:{port}", 2, rank)
-        from dgnet_jax.parallel import on_first_process
-        from dgnet_jax.workdir import InUseError
+        from dgnet_jax.runtime.devices import on_first_process
+        from dgnet_jax.runtime.workdir import InUseError
 
         def work(answer):
             print("works", flush=True)

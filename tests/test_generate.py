@@ -12,20 +12,20 @@ from PIL import Image
 from processes import tiny_data
 from trained import save_run
 
-from dgnet_jax import atomic
-from dgnet_jax.data.datasets import load_dataset
-from dgnet_jax.data.market1501 import read_market1501
 from dgnet_jax.data.pipeline import CachedSplit, ReidData
+from dgnet_jax.data.readers.datasets import load_dataset
+from dgnet_jax.data.readers.market1501 import read_market1501
 from dgnet_jax.errors import InputError
+from dgnet_jax.evaluation.fid_protocol import structure_permutation, swapped_training_images
 from dgnet_jax.generate import dataset, set_folder
 from dgnet_jax.generate.animation import save_animation
 from dgnet_jax.generate.dataset import DatasetSettings, generate_dataset, paint
 from dgnet_jax.generate.interpolate import interpolate_appearance, interpolate_structure
 from dgnet_jax.generate.plan import plan_test_set, plan_training_set
-from dgnet_jax.generate.protocol import structure_permutation, swapped_training_images
 from dgnet_jax.generate.swap import swap_grid
 from dgnet_jax.inference import TeacherModel, load_model, load_teacher_model
 from dgnet_jax.models import build_teacher
+from dgnet_jax.runtime import atomic
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from tiny import tiny_config
 
 from dgnet_jax.errors import InputError
 from dgnet_jax.evaluation import image_metrics
+from dgnet_jax.evaluation.fid_protocol import structure_permutation
 from dgnet_jax.evaluation.image_metrics import measure_images
-from dgnet_jax.generate.protocol import structure_permutation
 
 
 class Model:

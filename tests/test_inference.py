@@ -11,8 +11,8 @@ from trained import STEP, save_run
 from dgnet_jax.errors import InputError
 from dgnet_jax.inference import DGNet, load_model, load_teacher_model
 from dgnet_jax.models import apply, build_networks
-from dgnet_jax.swaps import Painter
-from dgnet_jax.workdir import load_config
+from dgnet_jax.runtime.workdir import load_config
+from dgnet_jax.training.pictures import Painter
 
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import pytest
 from tiny import tiny_config
 
-from dgnet_jax.checkpoints import abstract_state
 from dgnet_jax.errors import DivergedError, InputError
-from dgnet_jax.loop import Stage, Stopped, run_stage
+from dgnet_jax.runtime.checkpoints import abstract_state
+from dgnet_jax.training.loop import Stage, Stopped, run_stage
 
 
 def initial() -> dict[str, Any]:

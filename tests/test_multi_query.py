@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from drawn_market import QUERY, draw_market, smooth_image, zip_folder
 
-from dgnet_jax.data.datasets import load_dataset
 from dgnet_jax.data.pipeline import ReidData
+from dgnet_jax.data.readers.datasets import load_dataset
 from dgnet_jax.evaluation.multi_query import average_queries
 
 GT_BBOX = ("0001_c1s1_001051_00.jpg", "0001_c1s1_001076_00.jpg", "0001_c2s1_001976_00.jpg")

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dgnet_jax.data.datasets import load_dataset
-from dgnet_jax.data.own import FOLDER, read_csv
+from dgnet_jax.data.readers.datasets import load_dataset
+from dgnet_jax.data.readers.own import FOLDER, read_csv
 from dgnet_jax.errors import InputError
 from tests.drawn_datasets import draw_folders, write_table
 from tests.drawn_market import draw_market

@@ -9,11 +9,11 @@ import pytest
 from processes import Launcher, end_together, rows
 from tiny import IDENTITIES, tiny_config, tiny_state
 
-from dgnet_jax.checkpoints import Checkpoints
 from dgnet_jax.errors import InputError
 from dgnet_jax.models import build_networks
-from dgnet_jax.parallel import place
-from dgnet_jax.state import TrainState, make_optimizers
+from dgnet_jax.runtime.checkpoints import Checkpoints
+from dgnet_jax.runtime.devices import place
+from dgnet_jax.training.state import TrainState, make_optimizers
 
 STEPS = 5
 # Every loss from the first step on: one program of DG-Net's step is enough, on each kind of mesh.

@@ -7,8 +7,8 @@ import pytest
 from drawn_market import smooth_image
 from PIL import Image
 
+from dgnet_jax.data.photographs import read_photograph, read_photographs
 from dgnet_jax.errors import InputError
-from dgnet_jax.generate.photographs import read_photograph, read_photographs
 
 SIZE = (128, 64)
 

@@ -12,13 +12,13 @@ from processes import Launcher, rows, run_script, saved_steps
 from spread_steps import CASES, TEACHER
 from tiny import IDENTITIES, tiny_config, tiny_state
 
-from dgnet_jax.checkpoints import Checkpoints
+from dgnet_jax.data.randomness import Share
 from dgnet_jax.errors import InputError
 from dgnet_jax.models import build_networks
-from dgnet_jax.parallel import Placement, place
-from dgnet_jax.randomness import Share
-from dgnet_jax.state import TrainState, make_optimizers
-from dgnet_jax.workdir import load_config
+from dgnet_jax.runtime.checkpoints import Checkpoints
+from dgnet_jax.runtime.devices import Placement, place
+from dgnet_jax.runtime.workdir import load_config
+from dgnet_jax.training.state import TrainState, make_optimizers
 
 PMAP, MESH = "--config.parallel=pmap", "--config.parallel=mesh"
 # Every program is compiled for each form and number of devices: on one device all ramped terms are

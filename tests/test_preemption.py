@@ -9,8 +9,8 @@ import pytest
 from processes import Launcher, end_together, rows, run_two, saved_steps
 from two_stages import STEPS
 
-from dgnet_jax.loop import Stopped
-from dgnet_jax.preemption import GracefulStop
+from dgnet_jax.runtime.preemption import GracefulStop
+from dgnet_jax.training.loop import Stopped
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -91,7 +91,7 @@ def test_processes_stop_after_the_same_step_when_one_gets_a_signal(number):
         rank, port, number = map(int, sys.argv[1:])
         jax.distributed.initialize(f"localhost:{port}", 2, rank)
         from jax.experimental import multihost_utils
-        from dgnet_jax.preemption import GracefulStop
+        from dgnet_jax.runtime.preemption import GracefulStop
         with GracefulStop() as stop:
             for step in range(1, 2000):
                 multihost_utils.sync_global_devices("step")

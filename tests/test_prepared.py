@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-import dgnet_jax.data.tfds_builders  # noqa: F401 (registers the builders)
+import dgnet_jax.data.records.tfds_builders  # noqa: F401 (registers the builders)
 from dgnet_jax.data.cache import decode
-from dgnet_jax.data.datasets import READERS, load_dataset
 from dgnet_jax.data.prepare import main, prepare
-from dgnet_jax.data.prepared import find_prepared
-from dgnet_jax.data.tfds_builders import BUILDERS
+from dgnet_jax.data.readers.datasets import READERS, load_dataset
+from dgnet_jax.data.records.prepared import find_prepared
+from dgnet_jax.data.records.tfds_builders import BUILDERS
 from dgnet_jax.errors import InputError
 from tests.bucket_server import bucket_server
 from tests.drawn_datasets import CUHK03, DUKE, draw_folders, draw_msmt17, write_table
@@ -209,7 +209,7 @@ def test_a_bucket_needs_prepared_data(tmp_path: Path, monkeypatch: pytest.Monkey
     def no_backend(self: object) -> bool:
         raise ImportError("no gcsfs")
 
-    import dgnet_jax.data.prepared as prepared
+    import dgnet_jax.data.records.prepared as prepared
 
     monkeypatch.setattr(type(prepared.epath.Path("gs://bucket")), "exists", no_backend)
     with pytest.raises(InputError, match=r'pip install "etils\[epath-gcs\]"'):

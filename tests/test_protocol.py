@@ -10,10 +10,10 @@ from drawn_market import smooth_image
 from PIL import Image
 
 from dgnet_jax.errors import InputError
-from dgnet_jax.evaluation import protocol
+from dgnet_jax.evaluation import generated_images as protocol
 from dgnet_jax.evaluation.fid import FeatureStatistics
+from dgnet_jax.evaluation.generated_images import RealImages, evaluate_generated, resize_bicubic
 from dgnet_jax.evaluation.kid import kid
-from dgnet_jax.evaluation.protocol import RealImages, evaluate_generated, resize_bicubic
 
 LABELS = np.repeat(np.arange(10), 3)
 

@@ -19,9 +19,9 @@ from reference import Reference
 from configs import base
 from dgnet_jax.convert import convert_state_dict, is_unused, locate, lookup, to_torch_layout
 from dgnet_jax.models import Networks, build_networks
-from dgnet_jax.schedules import ramp
-from dgnet_jax.state import Optimizers, TrainState, create_state, make_optimizers
-from dgnet_jax.train_step import (
+from dgnet_jax.training.schedules import ramp
+from dgnet_jax.training.state import Optimizers, TrainState, create_state, make_optimizers
+from dgnet_jax.training.train_step import (
     ActiveTerms,
     Batch,
     StepRandomness,

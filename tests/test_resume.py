@@ -9,7 +9,7 @@ import pytest
 from processes import Launcher, rows, saved_steps
 from tiny import tiny_config
 
-from dgnet_jax import workdir as work_directory
+from dgnet_jax.runtime import workdir as work_directory
 
 pytestmark = pytest.mark.slow
 

@@ -10,7 +10,7 @@ import pytest
 from tensorboardX.proto import event_pb2
 
 from dgnet_jax.errors import DivergedError
-from dgnet_jax.run_log import RunLog, check_finite
+from dgnet_jax.training.run_log import RunLog, check_finite
 
 
 def rows(workdir) -> list[dict]:

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from configs import base
-from dgnet_jax.schedules import first_active_step, ramp, ramped_weight, step_decay
-from dgnet_jax.state import reid_sgd
-from dgnet_jax.train_step import term_weights
-from dgnet_jax.trainer import inactive_terms
+from dgnet_jax.training.schedules import first_active_step, ramp, ramped_weight, step_decay
+from dgnet_jax.training.state import reid_sgd
+from dgnet_jax.training.train_step import term_weights
+from dgnet_jax.training.trainer import inactive_terms
 
 WARM, SCALE = 30_000, 0.0005
 

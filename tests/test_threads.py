@@ -10,10 +10,11 @@ import pytest
 from PIL import Image
 
 from dgnet_jax.data import cache
+from dgnet_jax.data import images as image_files
 from dgnet_jax.data.splits import Split
 from dgnet_jax.data.storage import FolderStorage
-from dgnet_jax.evaluation import image_files, ranking, reranking
-from dgnet_jax.threads import available_cpus
+from dgnet_jax.evaluation import ranking, reranking
+from dgnet_jax.runtime.threads import available_cpus
 
 pytestmark = pytest.mark.skipif(
     not hasattr(os, "sched_getaffinity"), reason="this system ties no process to CPUs"
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.skipif(
 def test_a_process_tied_to_one_cpu_has_one():
     one = min(os.sched_getaffinity(0))
     program = (
-        "import os; from dgnet_jax.threads import available_cpus; "
+        "import os; from dgnet_jax.runtime.threads import available_cpus; "
         f"os.sched_setaffinity(0, [{one}]); print(available_cpus(), len(os.sched_getaffinity(0)))"
     )
     out = subprocess.run(

@@ -13,10 +13,16 @@ import pytest
 from tiny import FAST_COMPILATION, IDENTITIES, tiny_config, tiny_state, tiny_teacher
 
 from dgnet_jax.models import build_networks
-from dgnet_jax.parallel import place
-from dgnet_jax.shared import make_train_step
-from dgnet_jax.state import PARTS, make_optimizers
-from dgnet_jax.train_step import Batch, Generator, StepRandomness, active_terms, make_update
+from dgnet_jax.runtime.devices import place
+from dgnet_jax.training.session import make_train_step
+from dgnet_jax.training.state import PARTS, make_optimizers
+from dgnet_jax.training.train_step import (
+    Batch,
+    Generator,
+    StepRandomness,
+    active_terms,
+    make_update,
+)
 
 pytestmark = pytest.mark.slow
 

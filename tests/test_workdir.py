@@ -10,8 +10,8 @@ from pathlib import Path
 import ml_collections
 import pytest
 
-from dgnet_jax import workdir
 from dgnet_jax.errors import InputError
+from dgnet_jax.runtime import workdir
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -117,7 +117,7 @@ def test_a_file_in_the_place_of_the_folder_is_named(tmp_path):
 def test_a_folder_in_use_is_refused_with_the_process_until_that_is_killed(tmp_path):
     program = f"""
 import time, pathlib
-from dgnet_jax import workdir
+from dgnet_jax.runtime import workdir
 workdir.lock(pathlib.Path({str(tmp_path)!r}))
 print("locked", flush=True)
 time.sleep(60)

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import ml_collections
 from tiny import IDENTITIES, tiny_config, tiny_state, tiny_teacher
 
-from dgnet_jax import workdir as work_directory
-from dgnet_jax.checkpoints import Checkpoints
-from dgnet_jax.loop import DGNET_STAGE, TEACHER_STAGE, stage_directory
 from dgnet_jax.models import build_networks
-from dgnet_jax.state import TrainState, make_optimizers
-from dgnet_jax.teacher import TeacherState, make_optimizer
+from dgnet_jax.runtime import workdir as work_directory
+from dgnet_jax.runtime.checkpoints import Checkpoints
+from dgnet_jax.training.loop import DGNET_STAGE, TEACHER_STAGE, stage_directory
+from dgnet_jax.training.state import TrainState, make_optimizers
+from dgnet_jax.training.teacher import TeacherState, make_optimizer
 
 STEP = 3
 

@@ -25,8 +25,8 @@ def main(process: int, port: int, workdir: Path, moment: str) -> None:
     jax.distributed.initialize(f"localhost:{port}", 2, process)
     from tiny import tiny_config
 
-    from dgnet_jax.loop import Stage, Stopped, run_stage
-    from dgnet_jax.parallel import place
+    from dgnet_jax.runtime.devices import place
+    from dgnet_jax.training.loop import Stage, Stopped, run_stage
 
     def pass_by(here: str) -> None:
         if here == moment:

@@ -23,7 +23,7 @@ from safetensors.numpy import load_file, save_file
 
 from benchmarks.device import wheels
 from dgnet_jax.convert.released import convert
-from dgnet_jax.data.datasets import load_dataset
+from dgnet_jax.data.readers.datasets import load_dataset
 from dgnet_jax.data.splits import ReidDataset, Split
 from dgnet_jax.errors import InputError
 

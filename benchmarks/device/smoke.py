@@ -12,7 +12,7 @@ from benchmarks.device import pack
 from benchmarks.device.lease import Place, run_call
 from benchmarks.device.presets import SMOKE, Preset, Variant
 from benchmarks.device.stages import Row
-from dgnet_jax.data.datasets import load_dataset
+from dgnet_jax.data.readers.datasets import load_dataset
 from dgnet_jax.data.synthetic import draw_dataset
 from dgnet_jax.models.inception import parameter_shapes
 

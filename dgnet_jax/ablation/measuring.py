@@ -9,13 +9,13 @@ import ml_collections
 
 from dgnet_jax.ablation.results import COUNTS, IMAGES, RANKING
 from dgnet_jax.data.pipeline import ReidData
+from dgnet_jax.evaluation.evaluator import versions
+from dgnet_jax.evaluation.generated_images import RealImages
 from dgnet_jax.evaluation.image_metrics import measure_against
-from dgnet_jax.evaluation.protocol import RealImages
 from dgnet_jax.evaluation.retrieval import embed_split
 from dgnet_jax.evaluation.variants import main_variant, rank
-from dgnet_jax.evaluator import versions
 from dgnet_jax.inference import load_model
-from dgnet_jax.loop import Metrics
+from dgnet_jax.training.loop import Metrics
 
 
 def measure(

@@ -8,11 +8,11 @@ from typing import Any
 import ml_collections
 
 from configs import base
-from dgnet_jax import workdir as work_directory
 from dgnet_jax.ablation.points import Point
 from dgnet_jax.ablation.stored import read_stored
-from dgnet_jax.atomic import replacing
 from dgnet_jax.errors import InputError
+from dgnet_jax.runtime import workdir as work_directory
+from dgnet_jax.runtime.atomic import replacing
 
 FILE = "study.json"
 # Fields that change no result of a run, and those that say where things are on this machine.

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from dgnet_jax.ablation.stored import read_stored
-from dgnet_jax.atomic import replacing
 from dgnet_jax.losses import FUSIONS, LOSSES
+from dgnet_jax.runtime.atomic import replacing
 
 Row = dict[str, Any]
 

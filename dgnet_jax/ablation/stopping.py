@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import jax
 
-from dgnet_jax.loop import Stopped
+from dgnet_jax.training.loop import Stopped
 
 
 class StoppedBetween(Stopped):

@@ -26,8 +26,6 @@ import ml_collections
 from absl import logging
 
 from configs import base, trained
-from dgnet_jax import trainer
-from dgnet_jax import workdir as work_directory
 from dgnet_jax.ablation.measuring import measure, provenance
 from dgnet_jax.ablation.plan import (
     FILE,
@@ -65,17 +63,19 @@ from dgnet_jax.ablation.summary import summarise
 from dgnet_jax.ablation.tables import study_tables
 from dgnet_jax.ablation.teacher import study_teacher
 from dgnet_jax.ablation.wall_time import WallTime
-from dgnet_jax.compilation import use_compilation_cache
 from dgnet_jax.errors import DivergedError, InputError
+from dgnet_jax.evaluation.generated_images import FeatureFn, RealImages
 from dgnet_jax.evaluation.image_metrics import real_images
-from dgnet_jax.evaluation.protocol import FeatureFn, RealImages
 from dgnet_jax.inference import TeacherModel
-from dgnet_jax.loop import Stopped
 from dgnet_jax.models import build_teacher
-from dgnet_jax.parallel import on_first_process
-from dgnet_jax.shared import Shared
-from dgnet_jax.teacher import load_teacher
-from dgnet_jax.workdir import InUseError
+from dgnet_jax.runtime import workdir as work_directory
+from dgnet_jax.runtime.compilation import use_compilation_cache
+from dgnet_jax.runtime.devices import on_first_process
+from dgnet_jax.runtime.workdir import InUseError
+from dgnet_jax.training import trainer
+from dgnet_jax.training.loop import Stopped
+from dgnet_jax.training.session import Shared
+from dgnet_jax.training.teacher import load_teacher
 
 TEACHER, FEATURES = "teacher", "real_features.npz"
 

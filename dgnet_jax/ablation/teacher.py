@@ -8,14 +8,14 @@ import ml_collections
 from absl import logging
 
 from configs import base
-from dgnet_jax import workdir as work_directory
-from dgnet_jax.checkpoints import Checkpoints
 from dgnet_jax.data.pipeline import ReidData
-from dgnet_jax.loop import TEACHER_STAGE, stage_directory
-from dgnet_jax.parallel import Placement, from_first_process, on_first_process
-from dgnet_jax.state import Params
-from dgnet_jax.teacher import load_teacher, train_teacher
-from dgnet_jax.workdir import InUseError
+from dgnet_jax.runtime import workdir as work_directory
+from dgnet_jax.runtime.checkpoints import Checkpoints
+from dgnet_jax.runtime.devices import Placement, from_first_process, on_first_process
+from dgnet_jax.runtime.workdir import InUseError
+from dgnet_jax.training.loop import TEACHER_STAGE, stage_directory
+from dgnet_jax.training.state import Params
+from dgnet_jax.training.teacher import load_teacher, train_teacher
 
 _SECONDS_BETWEEN_LOOKS = 5.0
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import jax
 
-from dgnet_jax.atomic import replacing
+from dgnet_jax.runtime.atomic import replacing
 
 FILE = "wall_time.json"
 

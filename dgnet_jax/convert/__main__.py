@@ -66,7 +66,7 @@ def report(written: Written) -> str:
 
 def to_released(workdir: Path, folder: Path, step: int | None) -> list[Path]:
     """A checkpoint of a work directory as the released program's three files."""
-    from dgnet_jax.convert.run import read_run
+    from dgnet_jax.export.released import read_run
 
     run = read_run(workdir, step)
     state_dicts = released_state_dicts(run.generator, run.appearance, run.discriminator, run.step)

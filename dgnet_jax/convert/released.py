@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from safetensors.numpy import save
 
-from dgnet_jax.atomic import replacing
 from dgnet_jax.convert.architecture import Kind, check, recognise, unknown_keys
 from dgnet_jax.convert.names import is_unused, state_dict
 from dgnet_jax.convert.pth import import_torch, read_pth, save_pth
 from dgnet_jax.errors import InputError
+from dgnet_jax.runtime.atomic import replacing
 
 RELEASED: tuple[Kind, ...] = ("gen", "id", "dis")
 # torchvision's ResNet-50 has so many ImageNet classes; the released E_a carries the layer along.

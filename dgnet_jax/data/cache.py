@@ -14,7 +14,7 @@ from absl import logging
 from dgnet_jax.data.decoding import DECODE_ERRORS, decode_image, reason
 from dgnet_jax.data.splits import Split
 from dgnet_jax.errors import InputError
-from dgnet_jax.threads import available_cpus
+from dgnet_jax.runtime.threads import available_cpus
 
 MAX_BROKEN_FRACTION = 0.01
 _CHUNK = 64

@@ -10,12 +10,12 @@ import ml_collections
 import numpy as np
 
 from dgnet_jax.data.cache import ImageCache, decode
-from dgnet_jax.data.datasets import ReidDataset, load_dataset
+from dgnet_jax.data.readers.datasets import ReidDataset, load_dataset
 from dgnet_jax.data.sampling import ClassificationIndices, PairIndices
 from dgnet_jax.data.splits import Split
 from dgnet_jax.data.synthetic import draw_dataset
 from dgnet_jax.errors import InputError
-from dgnet_jax.parallel import on_first_process
+from dgnet_jax.runtime.devices import on_first_process
 
 
 @dataclass(frozen=True, eq=False)

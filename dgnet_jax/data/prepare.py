@@ -13,7 +13,7 @@ import os
 import sys
 from pathlib import Path
 
-from dgnet_jax.data.datasets import READERS, check_name
+from dgnet_jax.data.readers.datasets import READERS, check_name
 from dgnet_jax.errors import InputError
 
 
@@ -39,7 +39,7 @@ def prepare(name: str, root: str | os.PathLike[str], data_dir: str | os.PathLike
             f"and copy it: gcloud storage cp -r FOLDER/{name} {os.fspath(data_dir).rstrip('/')}/"
         )
     # It takes a second and registers the builders: only for those who prepare.
-    from dgnet_jax.data.tfds_builders import BUILDERS
+    from dgnet_jax.data.records.tfds_builders import BUILDERS
 
     data_dir = Path(data_dir).expanduser().absolute()
     try:

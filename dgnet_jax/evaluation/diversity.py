@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dgnet_jax.batching import run_batches
 from dgnet_jax.errors import InputError
+from dgnet_jax.runtime.batching import run_batches
 
 WINDOW = 11
 SIGMA = 1.5

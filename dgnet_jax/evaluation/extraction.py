@@ -9,9 +9,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from dgnet_jax.batching import run_batches
 from dgnet_jax.models.inception import inception_features, load_inception
-from dgnet_jax.parallel import Placement, place
+from dgnet_jax.runtime.batching import run_batches
+from dgnet_jax.runtime.devices import Placement, place
 
 BATCH_SIZE = 64
 

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dgnet_jax.batching import map_batches
 from dgnet_jax.errors import InputError
+from dgnet_jax.runtime.batching import map_batches
 
 Embeddings = tuple[jax.Array, jax.Array]
 

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from dgnet_jax.atomic import replacing
 from dgnet_jax.errors import InputError
+from dgnet_jax.runtime.atomic import replacing
 
 _CHUNK = 1024
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import ml_collections
 from absl import logging
 
-from dgnet_jax.data.folders import JUNK
 from dgnet_jax.data.pipeline import ReidData
+from dgnet_jax.data.readers.folders import JUNK
 from dgnet_jax.errors import InputError
 from dgnet_jax.evaluation.extraction import InceptionExtractor, load_extractor
-from dgnet_jax.evaluation.protocol import FeatureFn, RealImages, Results, evaluate_generated
-from dgnet_jax.generate.protocol import swapped_training_images
+from dgnet_jax.evaluation.fid_protocol import swapped_training_images
+from dgnet_jax.evaluation.generated_images import FeatureFn, RealImages, Results, evaluate_generated
 from dgnet_jax.inference import DGNet, load_teacher_model
 
 

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 
 from dgnet_jax.errors import InputError
 from dgnet_jax.evaluation.metrics import RANKS, summarise
-from dgnet_jax.threads import available_cpus
+from dgnet_jax.runtime.threads import available_cpus
 
 JUNK = -1
 DISTRACTOR = 0

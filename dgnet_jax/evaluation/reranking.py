@@ -24,7 +24,7 @@ import numpy as np
 from scipy import sparse
 
 from dgnet_jax.errors import InputError
-from dgnet_jax.threads import available_cpus
+from dgnet_jax.runtime.threads import available_cpus
 
 # Values of gathered features held at a time for distances of single pairs: 64 MB of float32.
 _PAIR_VALUES = 2**24

@@ -17,11 +17,11 @@ import numpy as np
 from jax import export as jax_export
 
 import dgnet_jax
-from dgnet_jax.atomic import replacing
 from dgnet_jax.errors import InputError
 from dgnet_jax.export import embed as example
-from dgnet_jax.forward import Forward
 from dgnet_jax.inference import DGNet
+from dgnet_jax.models.forward import Forward
+from dgnet_jax.runtime.atomic import replacing
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 ARTEFACT, DESCRIPTION, EXAMPLE = "embedder.jax", "embedder.json", "embed.py"

@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export as jax_export
 
-from dgnet_jax.atomic import replacing
 from dgnet_jax.errors import InputError
 from dgnet_jax.export import Features, embedder
 from dgnet_jax.inference import DGNet
+from dgnet_jax.runtime.atomic import replacing
 
 
 def write_onnx(model: DGNet, path: str | Path, alpha: float) -> Path:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dgnet_jax.atomic import replacing
+from dgnet_jax.runtime.atomic import replacing
 
 _MILLISECONDS = 120
 _EXIF_DESCRIPTION = 0x010E

@@ -29,9 +29,9 @@ from dgnet_jax.errors import InputError
 from dgnet_jax.generate.plan import Plan, plan_test_set, plan_training_set
 from dgnet_jax.generate.set_folder import MANIFEST_FILE, SetFolder, csv_line
 from dgnet_jax.inference import DGNet, TeacherModel
-from dgnet_jax.loop import Stopped
-from dgnet_jax.parallel import on_first_process
-from dgnet_jax.preemption import GracefulStop
+from dgnet_jax.runtime.devices import on_first_process
+from dgnet_jax.runtime.preemption import GracefulStop
+from dgnet_jax.training.loop import Stopped
 
 T = TypeVar("T")
 BLOCK = 1024

@@ -4,10 +4,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dgnet_jax.data.folders import FOLDERS
 from dgnet_jax.data.pipeline import CachedSplit
+from dgnet_jax.data.readers.folders import FOLDERS
 from dgnet_jax.errors import InputError
-from dgnet_jax.generate.protocol import structure_permutation
+from dgnet_jax.evaluation.fid_protocol import structure_permutation
 
 # Second words of the seed sequences, so that the draws are independent.
 _STRUCTURES, _APPEARANCES, _TEST = 601, 602, 603

@@ -12,9 +12,9 @@ import numpy as np
 from absl import logging
 from PIL import Image
 
-from dgnet_jax.atomic import replacing
 from dgnet_jax.errors import InputError
 from dgnet_jax.generate.labels import LABELS_FILE, LabelFile
+from dgnet_jax.runtime.atomic import replacing
 
 MANIFEST_FILE, SETTINGS_FILE = "manifest.csv", "dataset.json"
 COLUMNS = ("file", "identity", "camera", "label", "appearance_source", "structure_source", "seed")

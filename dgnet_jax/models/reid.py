@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from dgnet_jax.data.randomness import Share
 from dgnet_jax.models.resnet import GroupedBatchNorm, ResNet
-from dgnet_jax.randomness import Share
 
 Pooling = Literal["max", "average"]
 

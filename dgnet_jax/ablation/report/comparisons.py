@@ -9,8 +9,8 @@ from PIL import Image
 from configs import trained
 from dgnet_jax.ablation.report.runs import Run
 from dgnet_jax.errors import InputError
+from dgnet_jax.evaluation.fid_protocol import resize_bicubic
 from dgnet_jax.figures import image_grid, swap_matrix
-from dgnet_jax.generate.protocol import resize_bicubic
 from dgnet_jax.generate.swap import swap_grid
 from dgnet_jax.inference import load_model
 

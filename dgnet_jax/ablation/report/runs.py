@@ -11,9 +11,9 @@ import numpy as np
 
 from dgnet_jax.ablation.results import DIVERGED
 from dgnet_jax.ablation.summary import BASELINE
-from dgnet_jax.loop import DGNET_STAGE
 from dgnet_jax.losses import FUSIONS, LOSSES
-from dgnet_jax.run_log import METRICS_FILE
+from dgnet_jax.training.loop import DGNET_STAGE
+from dgnet_jax.training.run_log import METRICS_FILE
 
 _THESIS_ORDER = (*LOSSES, *FUSIONS)
 # Numbers of a row of metrics.jsonl that are no losses or metrics.

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from dgnet_jax.data.datasets import READERS
-from dgnet_jax.data.prepared import LISTING, VERSION
+from dgnet_jax.data.readers.datasets import READERS
+from dgnet_jax.data.records.prepared import LISTING, VERSION
 from dgnet_jax.data.splits import Split
 from dgnet_jax.errors import InputError
 

@@ -1,6 +1,6 @@
 """One builder a reader. TFDS makes its name of the class's: Cuhk03Detected is cuhk03_detected."""
 
-from dgnet_jax.data.tfds_builders.reid import ReidBuilder
+from dgnet_jax.data.records.tfds_builders.reid import ReidBuilder
 
 
 class Market1501(ReidBuilder):

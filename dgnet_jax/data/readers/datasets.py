@@ -5,11 +5,11 @@ import os
 from collections.abc import Callable
 from functools import partial
 
-from dgnet_jax.data import cuhk03, duke, market1501, msmt17
-from dgnet_jax.data.counts import Counts, warn_if_not_published
-from dgnet_jax.data.folders import read_folders
-from dgnet_jax.data.own import FOLDER, read_csv
-from dgnet_jax.data.prepared import find_prepared, read_prepared
+from dgnet_jax.data.readers import cuhk03, duke, market1501, msmt17
+from dgnet_jax.data.readers.counts import Counts, warn_if_not_published
+from dgnet_jax.data.readers.folders import read_folders
+from dgnet_jax.data.readers.own import FOLDER, read_csv
+from dgnet_jax.data.records.prepared import find_prepared, read_prepared
 from dgnet_jax.data.splits import ReidDataset, Split
 from dgnet_jax.errors import InputError
 

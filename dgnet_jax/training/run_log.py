@@ -14,8 +14,8 @@ import numpy as np
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-from dgnet_jax.atomic import replacing
 from dgnet_jax.errors import DivergedError
+from dgnet_jax.runtime.atomic import replacing
 
 METRICS_FILE = "metrics.jsonl"
 

@@ -8,10 +8,10 @@ import numpy as np
 from PIL import Image
 
 from dgnet_jax.figures import image_grid, swap_matrix
-from dgnet_jax.forward import Forward
 from dgnet_jax.models import Networks
-from dgnet_jax.parallel import to_host
-from dgnet_jax.state import TrainState
+from dgnet_jax.models.forward import Forward
+from dgnet_jax.runtime.devices import to_host
+from dgnet_jax.training.state import TrainState
 
 # Second word of the seed sequence of the choice, so that it is independent of other draws.
 _CHOICE = 1501

@@ -8,7 +8,7 @@ import numpy as np
 
 from dgnet_jax.data.decoding import DECODE_ERRORS, decode_image, reason
 from dgnet_jax.errors import InputError
-from dgnet_jax.threads import available_cpus
+from dgnet_jax.runtime.threads import available_cpus
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 

@@ -2,8 +2,8 @@
 
 import re
 
-from dgnet_jax.data.counts import Counts
-from dgnet_jax.data.folders import FolderNaming
+from dgnet_jax.data.readers.counts import Counts
+from dgnet_jax.data.readers.folders import FolderNaming
 
 PUBLISHED = Counts(train=16_522, query=2_228, gallery=17_661, train_identities=702, cameras=8)
 

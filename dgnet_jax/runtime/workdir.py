@@ -12,9 +12,9 @@ from typing import Any, TextIO
 
 import ml_collections
 
-from dgnet_jax.atomic import replacing
 from dgnet_jax.errors import InputError
-from dgnet_jax.parallel import on_first_process
+from dgnet_jax.runtime.atomic import replacing
+from dgnet_jax.runtime.devices import on_first_process
 
 CONFIG_FILE = "config.json"
 LOCK_FILE = ".lock"

@@ -21,8 +21,6 @@ import numpy as np
 from absl import logging
 
 import dgnet_jax
-from dgnet_jax.atomic import replacing
-from dgnet_jax.compilation import use_compilation_cache
 from dgnet_jax.data.pipeline import ReidData, open_data
 from dgnet_jax.errors import InputError
 from dgnet_jax.evaluation.curves import cmc_plot
@@ -36,13 +34,15 @@ from dgnet_jax.evaluation.ranked_lists import (
 from dgnet_jax.evaluation.retrieval import embed_split, evaluate_retrieval
 from dgnet_jax.evaluation.variants import Embedded, Ranked, main_variant, rank, variants
 from dgnet_jax.figures import save_png
-from dgnet_jax.forward import Forward
 from dgnet_jax.inference import Baseline, DGNet, load_baseline, load_model
-from dgnet_jax.loop import Metrics
 from dgnet_jax.models import Networks
-from dgnet_jax.parallel import Placement, on_first_process
-from dgnet_jax.state import TrainState
-from dgnet_jax.workdir import CONFIG_FILE, load_config
+from dgnet_jax.models.forward import Forward
+from dgnet_jax.runtime.atomic import replacing
+from dgnet_jax.runtime.compilation import use_compilation_cache
+from dgnet_jax.runtime.devices import Placement, on_first_process
+from dgnet_jax.runtime.workdir import CONFIG_FILE, load_config
+from dgnet_jax.training.loop import Metrics
+from dgnet_jax.training.state import TrainState
 
 Report = dict[str, Any]
 # Measures of generated images (FID and others) of a model on a data set, by name.

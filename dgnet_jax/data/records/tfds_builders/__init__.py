@@ -3,7 +3,7 @@
 Importing this package registers them, under the values of `data.name`:
 
     import tensorflow_datasets as tfds
-    import dgnet_jax.data.tfds_builders
+    import dgnet_jax.data.records.tfds_builders
 
     source = tfds.data_source(
         "market1501", split="train", data_dir=DATA_DIR,
@@ -14,7 +14,7 @@ Importing this package registers them, under the values of `data.name`:
 `python -m dgnet_jax.data.prepare` writes what they read.
 """
 
-from dgnet_jax.data.tfds_builders.builders import (
+from dgnet_jax.data.records.tfds_builders.builders import (
     Csv,
     Cuhk03Detected,
     Cuhk03Labeled,
@@ -23,7 +23,7 @@ from dgnet_jax.data.tfds_builders.builders import (
     Market1501,
     Msmt17,
 )
-from dgnet_jax.data.tfds_builders.reid import ReidBuilder
+from dgnet_jax.data.records.tfds_builders.reid import ReidBuilder
 
 __all__ = [
     "BUILDERS",

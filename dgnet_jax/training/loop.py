@@ -15,12 +15,12 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from dgnet_jax.checkpoints import Checkpoints
 from dgnet_jax.data.pipeline import Prefetch
 from dgnet_jax.errors import DivergedError, InputError
-from dgnet_jax.parallel import from_first_process, to_host
-from dgnet_jax.preemption import GracefulStop
-from dgnet_jax.run_log import RunLog, check_finite
+from dgnet_jax.runtime.checkpoints import Checkpoints
+from dgnet_jax.runtime.devices import from_first_process, to_host
+from dgnet_jax.runtime.preemption import GracefulStop
+from dgnet_jax.training.run_log import RunLog, check_finite
 
 Metrics = dict[str, float]
 TEACHER_STAGE, DGNET_STAGE = "teacher", "dgnet"

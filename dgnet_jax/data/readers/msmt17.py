@@ -5,8 +5,8 @@ import re
 
 import numpy as np
 
-from dgnet_jax.data.counts import Counts
-from dgnet_jax.data.folders import find_storage, warn_of_strangers
+from dgnet_jax.data.readers.counts import Counts
+from dgnet_jax.data.readers.folders import find_storage, warn_of_strangers
 from dgnet_jax.data.splits import ReidDataset, Split
 from dgnet_jax.data.storage import Storage
 from dgnet_jax.errors import InputError

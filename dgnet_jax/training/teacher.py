@@ -15,22 +15,22 @@ import optax
 from absl import logging
 from jax import lax
 
-from dgnet_jax.checkpoints import Checkpoints
 from dgnet_jax.convert import load_backbone, load_teacher_weights
 from dgnet_jax.data.augment import augment, preprocess, random_erasing
 from dgnet_jax.data.pipeline import ReidData, gather_labelled
+from dgnet_jax.data.randomness import share_of
 from dgnet_jax.data.sampling import ClassificationSampler
 from dgnet_jax.errors import InputError
 from dgnet_jax.evaluation.features import Embeddings, embed_two_views
 from dgnet_jax.evaluation.retrieval import evaluate_retrieval
-from dgnet_jax.loop import TEACHER_STAGE, Metrics, Stage, run_stage, stage_directory
 from dgnet_jax.models import apply, build_teacher
 from dgnet_jax.models.reid import Teacher
-from dgnet_jax.parallel import Placement, to_host
-from dgnet_jax.randomness import share_of
-from dgnet_jax.schedules import step_decay
-from dgnet_jax.state import Params, reid_sgd
-from dgnet_jax.workdir import load_config
+from dgnet_jax.runtime.checkpoints import Checkpoints
+from dgnet_jax.runtime.devices import Placement, to_host
+from dgnet_jax.runtime.workdir import load_config
+from dgnet_jax.training.loop import TEACHER_STAGE, Metrics, Stage, run_stage, stage_directory
+from dgnet_jax.training.schedules import step_decay
+from dgnet_jax.training.state import Params, reid_sgd
 
 STAGE = TEACHER_STAGE
 # What decides what the teacher computes, its number of identities aside.

@@ -17,13 +17,13 @@ import ml_collections
 import optax
 from jax import lax
 
-from dgnet_jax import objective
+from dgnet_jax.data.randomness import share_of
 from dgnet_jax.losses import reconstruction_loss
 from dgnet_jax.models import Networks, apply
 from dgnet_jax.models.reid import AppearanceFeatures
-from dgnet_jax.randomness import share_of
-from dgnet_jax.schedules import first_active_step, ramp, ramped_weight
-from dgnet_jax.state import Optimizers, Params, TrainState
+from dgnet_jax.training import objective
+from dgnet_jax.training.schedules import first_active_step, ramp, ramped_weight
+from dgnet_jax.training.state import Optimizers, Params, TrainState
 
 Array = jax.Array
 Losses = dict[str, Array]

@@ -19,16 +19,16 @@ import numpy as np
 from absl import logging
 from PIL import Image
 
-from dgnet_jax.atomic import replacing
 from dgnet_jax.errors import InputError
 from dgnet_jax.evaluation.consistency import identity_consistency
 from dgnet_jax.evaluation.diversity import PAIRS, diversity, same_identity_pairs
 from dgnet_jax.evaluation.extraction import InceptionExtractor
 from dgnet_jax.evaluation.fid import FeatureStatistics
+from dgnet_jax.evaluation.fid_protocol import HEIGHT, WIDTH, resize_bicubic
 from dgnet_jax.evaluation.kid import kid
-from dgnet_jax.generate.protocol import HEIGHT, WIDTH, resize_bicubic
 from dgnet_jax.models.inception import HOW_TO_GET_WEIGHTS
-from dgnet_jax.parallel import on_first_process
+from dgnet_jax.runtime.atomic import replacing
+from dgnet_jax.runtime.devices import on_first_process
 
 CHUNK = 256
 

@@ -13,14 +13,14 @@ from pathlib import Path
 import ml_collections
 
 from configs import base
-from dgnet_jax import workdir as work_directory
-from dgnet_jax.compilation import use_compilation_cache
+from dgnet_jax.data.generated import open_mixed_data
 from dgnet_jax.data.pipeline import open_data
 from dgnet_jax.errors import InputError
-from dgnet_jax.generate.training_data import open_mixed_data
-from dgnet_jax.loop import Metrics
-from dgnet_jax.parallel import place
-from dgnet_jax.teacher import train_teacher
+from dgnet_jax.runtime import workdir as work_directory
+from dgnet_jax.runtime.compilation import use_compilation_cache
+from dgnet_jax.runtime.devices import place
+from dgnet_jax.training.loop import Metrics
+from dgnet_jax.training.teacher import train_teacher
 
 RESUMABLE = ("teacher.total_steps", "evaluation", "log", "report", "data.root", "parallel")
 

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import jax
 
 from configs import trained
-from dgnet_jax.checkpoints import Checkpoints
 from dgnet_jax.inference import load_model
-from dgnet_jax.loop import DGNET_STAGE, stage_directory
-from dgnet_jax.parallel import to_host
+from dgnet_jax.runtime.checkpoints import Checkpoints
+from dgnet_jax.runtime.devices import to_host
+from dgnet_jax.training.loop import DGNET_STAGE, stage_directory
 
 
 class Run(NamedTuple):

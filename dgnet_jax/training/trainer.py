@@ -13,30 +13,30 @@ import numpy as np
 from absl import logging
 
 from configs import base
-from dgnet_jax import workdir as work_directory
-from dgnet_jax.baseline import train_baseline
-from dgnet_jax.compilation import use_compilation_cache
 from dgnet_jax.convert import load_backbone
 from dgnet_jax.data.pipeline import ReidData, gather_pairs
 from dgnet_jax.data.sampling import PairSampler
 from dgnet_jax.errors import InputError
-from dgnet_jax.evaluator import evaluate as evaluate
+from dgnet_jax.evaluation.evaluator import evaluate as evaluate
 from dgnet_jax.figures import save_png
-from dgnet_jax.loop import DGNET_STAGE, Metrics, Stage, run_stage
 from dgnet_jax.models import Networks
-from dgnet_jax.parallel import Placement, to_host
-from dgnet_jax.run_log import RunLog
-from dgnet_jax.schedules import first_active_step
-from dgnet_jax.shared import Shared, seed_key
-from dgnet_jax.state import (
+from dgnet_jax.runtime import workdir as work_directory
+from dgnet_jax.runtime.compilation import use_compilation_cache
+from dgnet_jax.runtime.devices import Placement, to_host
+from dgnet_jax.training.baseline import train_baseline
+from dgnet_jax.training.loop import DGNET_STAGE, Metrics, Stage, run_stage
+from dgnet_jax.training.pictures import Painter
+from dgnet_jax.training.run_log import RunLog
+from dgnet_jax.training.schedules import first_active_step
+from dgnet_jax.training.session import Shared, seed_key
+from dgnet_jax.training.state import (
     Optimizers,
     Params,
     TrainState,
     create_state,
     init_parameters,
 )
-from dgnet_jax.swaps import Painter
-from dgnet_jax.teacher import load_teacher, log_start, train_teacher
+from dgnet_jax.training.teacher import load_teacher, log_start, train_teacher
 
 STAGE = DGNET_STAGE
 # Parameters of the generator and E_a together; `small` has 2 million, ResNet-50 alone 23.

@@ -3,8 +3,8 @@
 import os
 import re
 
-from dgnet_jax.data.counts import Counts
-from dgnet_jax.data.folders import FolderNaming, read_folders
+from dgnet_jax.data.readers.counts import Counts
+from dgnet_jax.data.readers.folders import FolderNaming, read_folders
 from dgnet_jax.data.splits import ReidDataset
 
 FOLDER_NAME = "Market-1501-v15.09.15"

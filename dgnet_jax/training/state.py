@@ -10,7 +10,7 @@ import optax
 
 from dgnet_jax.errors import InputError
 from dgnet_jax.models import Networks
-from dgnet_jax.schedules import step_decay
+from dgnet_jax.training.schedules import step_decay
 
 Params = dict[str, Any]
 

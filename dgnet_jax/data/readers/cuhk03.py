@@ -6,8 +6,8 @@ that a detector found, and boxes that were drawn by hand.
 
 import re
 
-from dgnet_jax.data.counts import Counts
-from dgnet_jax.data.folders import FolderNaming
+from dgnet_jax.data.readers.counts import Counts
+from dgnet_jax.data.readers.folders import FolderNaming
 
 PUBLISHED_DETECTED = Counts(7_365, 1_400, 5_332, train_identities=767, cameras=2)
 PUBLISHED_LABELED = Counts(7_368, 1_400, 5_328, train_identities=767, cameras=2)
