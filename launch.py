@@ -96,15 +96,12 @@ def main(argv: list[str]) -> None:
         paths = generate(config, _WORKDIR.value, task, _STEP.value, _OUTPUT.value)
         table = "\n".join(f"wrote {path}" for path in paths)
     else:
-        from dgnet_jax.evaluation.image_metrics import measure_images
-
         found = evaluator.evaluate_fully(
             config,
             _WORKDIR.value,
             _STEP.value,
             output=_OUTPUT.value,
             queries=_QUERIES.value,
-            image_metrics=measure_images if config.evaluation.generated_images else None,
             config_name=config_flags.get_config_filename(flags.FLAGS["config"]),
         )
         table = report.evaluation_table(found)
@@ -120,7 +117,7 @@ def main(argv: list[str]) -> None:
 
 def run(argv: list[str]) -> None:
     """Runs main; what a user can mend is told without a traceback."""
-    from dgnet_jax.training.loop import Stopped
+    from dgnet_jax.runtime.preemption import Stopped
 
     try:
         main(argv)

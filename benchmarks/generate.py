@@ -32,8 +32,8 @@ from dgnet_jax.generate.plan import plan_training_set
 from dgnet_jax.generate.set_folder import SetFolder, csv_line
 from dgnet_jax.inference import DGNet, TeacherModel
 from dgnet_jax.models import build_networks
+from dgnet_jax.models.initialization import init_parameters
 from dgnet_jax.runtime.devices import place
-from dgnet_jax.training.state import init_parameters
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/, with its variant.")
 _BATCH = flags.DEFINE_integer("batch", None, "Images per call; evaluation.batch_size by default.")

@@ -3,10 +3,11 @@
 import argparse
 import sys
 import traceback
+from pathlib import Path
 
 from absl import flags
 
-from configs import trained
+from dgnet_jax import config
 from dgnet_jax.errors import InputError
 
 
@@ -24,7 +25,7 @@ def parse_flags(argv: list[str]) -> list[str]:
         for frame in reversed(frames):
             if frame.name == "get_config":  # the user's own file
                 sys.exit(f"error: --config: {frame.filename}, line {frame.lineno}: {error}")
-        sys.exit(f"error: --config has no such field: {error}. configs/base.py lists all")
+        sys.exit(f"error: --config has no such field: {error}. dgnet_jax/config.py lists all")
     except (flags.Error, OSError, KeyError, TypeError, ValueError) as error:
         # config_flags passes the error of a config file on as the text of its traceback.
         _, found, message = str(error).rpartition(f"{InputError.__name__}: ")
@@ -44,4 +45,6 @@ def add_trained_config(argv: list[str]) -> None:
     except argparse.ArgumentError:  # a flag without its value, which absl tells
         return
     if given.config is None and given.workdir and given.mode not in (None, "train", "ablate"):
-        argv.insert(1, f"--config={trained.__file__}:{given.workdir}")
+        beside = Path(argv[0]).resolve().parent / "configs" / "trained.py"
+        file = beside if beside.is_file() else config.__file__
+        argv.insert(1, f"--config={file}:{given.workdir}")

@@ -21,7 +21,7 @@ from dgnet_jax.evaluation.extraction import BATCH_SIZE, InceptionExtractor, load
 from dgnet_jax.evaluation.fid import FeatureStatistics, load_statistics, save_statistics
 from dgnet_jax.evaluation.kid import SUBSET_SIZE, SUBSETS, KernelDistance, kid
 from dgnet_jax.models.inception import DIMS, HOW_TO_GET_WEIGHTS
-from dgnet_jax.runtime.compilation import use_compilation_cache
+from dgnet_jax.runtime.devices import use_compilation_cache
 
 _DESCRIPTION = f"""\
 FID and KID between two sets of images, in the manner of pytorch-fid, with the 2015 FID Inception.

@@ -7,7 +7,7 @@ Images are (n, rows, columns, 3) uint8 RGB of any size. Batches are sharded over
 """
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -20,18 +20,32 @@ import numpy as np
 
 from dgnet_jax.convert import load_released, load_teacher_weights
 from dgnet_jax.errors import InputError
-from dgnet_jax.evaluation.features import embed
 from dgnet_jax.models import Networks, build_networks, build_teacher
+from dgnet_jax.models.embedding import Embeddings
 from dgnet_jax.models.forward import Forward, TeacherForward, Variables
+from dgnet_jax.models.initialization import init_parameters
 from dgnet_jax.models.reid import Teacher
-from dgnet_jax.runtime.batching import run_batches
 from dgnet_jax.runtime.checkpoints import Checkpoints
-from dgnet_jax.runtime.compilation import use_compilation_cache
-from dgnet_jax.runtime.devices import Placement, place
-from dgnet_jax.runtime.workdir import load_config
-from dgnet_jax.training.loop import DGNET_STAGE, TEACHER_STAGE, stage_directory
-from dgnet_jax.training.state import init_parameters
-from dgnet_jax.training.teacher import refuse_other_network
+from dgnet_jax.runtime.devices import (
+    Placement,
+    map_batches,
+    place,
+    run_batches,
+    use_compilation_cache,
+)
+from dgnet_jax.runtime.workdir import DGNET_STAGE, TEACHER_STAGE, load_config, stage_directory
+
+_CHECKPOINT_FLAG = "--config.teacher.checkpoint"
+# What decides what the teacher computes, its number of identities aside.
+_NETWORK_FIELDS = (
+    "bottleneck",
+    "stage_sizes",
+    "stage_widths",
+    "stem",
+    "last_stride",
+    "pooling",
+    "embedding",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -267,28 +281,43 @@ def load_teacher_model(
     program.
 
     Raises:
-        InputError: there is none, it is unfinished, or of another shape than `config.teacher`.
+        InputError: there is none, it is unfinished, or of another network than `config.teacher`.
     """
     use_compilation_cache()
-    placement = place()
-    checkpoint = config.teacher.checkpoint
-    if checkpoint and (Path(checkpoint).is_file() or checkpoint.endswith((".safetensors", ".pth"))):
-        variables: Variables = load_teacher_weights(checkpoint, build_teacher(config, 1))
-        identities = variables["params"]["head"]["classifier"]["kernel"].shape[-1]
-        network = build_teacher(config, identities)
-        return TeacherModel(config, network, placement.put_state(variables), checkpoint, placement)
-    source = checkpoint or workdir
+    source = config.teacher.checkpoint or workdir
     if not source:
         raise InputError("--config.teacher.checkpoint is empty, and there is no work directory")
-    flag = "--config.teacher.checkpoint" if checkpoint else "--workdir"
-    model, step = _restore_teacher(config, str(source), None, flag, placement)
-    planned = load_config(str(source)).teacher.total_steps
-    if step < planned:
+    flag = _CHECKPOINT_FLAG if config.teacher.checkpoint else "--workdir"
+    return _finished_teacher(config, Path(source), flag, place())
+
+
+def load_teacher(
+    config: ml_collections.ConfigDict, num_identities: int, source: Path, placement: Placement
+) -> Variables:
+    """The variables of a teacher that is trained already, for a run that needs one.
+
+    Args:
+        config: of the run that needs it.
+        num_identities: of the run's data set.
+        source: another run's work directory; or a .safetensors file, the teacher of the released
+            program (`net_last.pth`) as `python -m dgnet_jax.convert` writes it. What such a file
+            does not say, the pooling and the strides, is `config.teacher`'s.
+
+    Returns:
+        {"params", "batch_stats"}, on all devices.
+
+    Raises:
+        InputError: there is none, it is unfinished, of another network than `config.teacher`, or
+            of another number of identities.
+    """
+    model = _finished_teacher(config, source, _CHECKPOINT_FLAG, placement)
+    if model.num_identities != num_identities:
         raise InputError(
-            f"the teacher in {source} is unfinished, at step {step} of {planned}; run its "
-            "training to the end first"
+            f"{_CHECKPOINT_FLAG}: the teacher in {source} knows {model.num_identities} "
+            f"identities, the data set has {num_identities}; it must have been trained on the "
+            "same ones"
         )
-    return model
+    return model.variables
 
 
 def load_baseline(
@@ -304,6 +333,31 @@ def load_baseline(
     """
     use_compilation_cache()
     return Baseline(*_restore_teacher(config, workdir, step, "--workdir", place()))
+
+
+def _finished_teacher(
+    config: ml_collections.ConfigDict, source: Path, flag: str, placement: Placement
+) -> TeacherModel:
+    """The teacher of a converted file or of a work directory, named by `flag`."""
+    if source.is_file() or source.suffix in (".safetensors", ".pth"):
+        variables: Variables = load_teacher_weights(source, build_teacher(config, 1))
+        identities = variables["params"]["head"]["classifier"]["kernel"].shape[-1]
+        network = build_teacher(config, identities)
+        return TeacherModel(config, network, placement.put_state(variables), str(source), placement)
+    directory = stage_directory(source, TEACHER_STAGE)
+    if flag == _CHECKPOINT_FLAG and not directory.is_dir():
+        raise InputError(
+            f"{flag}: no trained teacher in {source} (no {directory}); give the work directory of "
+            "a run whose teacher stage is finished, or leave it empty to train one"
+        )
+    model, step = _restore_teacher(config, source, None, flag, placement)
+    planned = load_config(source).teacher.total_steps
+    if step < planned:
+        raise InputError(
+            f"{flag}: the teacher in {source} is unfinished, at step {step} of {planned}; run its "
+            "training to the end first"
+        )
+    return model
 
 
 def _restore_teacher(
@@ -324,6 +378,28 @@ def _restore_teacher(
         wanted = dict(jax.eval_shape(network.init, jax.random.key(0), images))
         variables = checkpoints.restore_part(placement.abstract(wanted), step)
     return TeacherModel(config, network, variables, str(source), placement), step
+
+
+def refuse_other_network(
+    config: ml_collections.ConfigDict,
+    saved: ml_collections.ConfigDict,
+    workdir: Path,
+    flag: str = _CHECKPOINT_FLAG,
+) -> None:
+    """Raises InputError if the teacher in a work directory, named by `flag`, is of other fields.
+
+    Its strides, pooling and stem leave no trace in the shapes of its parameters.
+    """
+    differences = [
+        f"teacher.{field} is {saved.teacher[field]} there, {config.teacher[field]} now"
+        for field in _NETWORK_FIELDS
+        if saved.teacher[field] != config.teacher[field]
+    ]
+    if differences:
+        raise InputError(
+            f"{flag}: the teacher in {workdir} is another network: {'; '.join(differences)}. Set "
+            "these fields to its values, or train another one"
+        )
 
 
 def _load_released(config: ml_collections.ConfigDict, path: str, placement: Placement) -> DGNet:
@@ -361,3 +437,37 @@ def _identities(checkpoints: Checkpoints, step: int, kernel: str) -> int:
             "of this stage"
         )
     return shapes[kernel][-1]
+
+
+def embed(
+    features_fn: Callable[[jax.Array], Embeddings],
+    images: np.ndarray,
+    *,
+    batch_size: int,
+    sharding: jax.sharding.Sharding | None = None,
+) -> np.ndarray:
+    """Runs a jitted feature function over a cache of images, each counted exactly once.
+
+    Every batch has the same shape, so that `features_fn` is compiled once: the last one is filled
+    up with zeros, whose features are cut off. A batch is dispatched before the features of the one
+    before are fetched, so the device does not wait for the host.
+
+    Args:
+        features_fn: (batch_size, height, width, 3) uint8 to (prime, fine), each (batch_size, dim).
+            What it computes for one image must not depend on the others of the batch.
+        images: (images, height, width, 3) uint8 on the host; the same in every process.
+        batch_size: images per call over all devices.
+        sharding: how a batch lies on the devices; one device if None. May span processes.
+
+    Returns:
+        (images, 2, dim) float32: prime, then fine, of each image in order; whole in every process.
+
+    Raises:
+        InputError: if there are no images, or the batch size is below 1 or cannot be sharded so.
+    """
+    if images.ndim != 4 or len(images) == 0:
+        raise InputError(
+            f"images: found shape {images.shape}. Give at least one image, (n, height, width, 3)."
+        )
+    batches = map_batches(features_fn, images, batch_size=batch_size, sharding=sharding)
+    return np.concatenate([np.stack(pair, axis=1, dtype=np.float32) for pair in batches])

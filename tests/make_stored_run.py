@@ -30,8 +30,7 @@ from dgnet_jax.errors import InputError
 from dgnet_jax.inference import load_model
 from dgnet_jax.models import build_networks
 from dgnet_jax.runtime.checkpoints import Checkpoints
-from dgnet_jax.runtime.workdir import CONFIG_FILE
-from dgnet_jax.training.loop import DGNET_STAGE, TEACHER_STAGE, stage_directory
+from dgnet_jax.runtime.workdir import CONFIG_FILE, DGNET_STAGE, TEACHER_STAGE, stage_directory
 from dgnet_jax.training.state import make_optimizers
 from dgnet_jax.training.teacher import TeacherState, make_optimizer
 

@@ -23,11 +23,11 @@ from dgnet_jax.ablation.report.runs import (
     read_history,
     thesis_groups,
 )
+from dgnet_jax.data.sampling import choose_images
 from dgnet_jax.errors import InputError
 from dgnet_jax.generate.swap import swap_grid
 from dgnet_jax.inference import load_model
 from dgnet_jax.losses import FUSIONS, LOSSES
-from dgnet_jax.training.pictures import choose_images
 
 IMAGES = smooth_images(10)
 

@@ -17,11 +17,10 @@ from dgnet_jax import losses
 from dgnet_jax.ablation import Study, study
 from dgnet_jax.ablation.progress import StudyProgress
 from dgnet_jax.ablation.results import FIELDS, write_result
-from dgnet_jax.ablation.stopping import stopping_at_once
 from dgnet_jax.errors import DivergedError, InputError
 from dgnet_jax.runtime import workdir as work_directory
+from dgnet_jax.runtime.preemption import Stopped, stopping_at_once
 from dgnet_jax.runtime.workdir import InUseError
-from dgnet_jax.training.loop import Stopped
 from dgnet_jax.training.trainer import RESUMABLE
 
 METRICS = {"rank1": 0.5, "mAP": 0.25, "queries": 6.0, "gallery": 20.0}

@@ -22,10 +22,11 @@ from dgnet_jax.convert.architecture import check, recognise
 from dgnet_jax.convert.released import convert, released_state_dicts, write_released
 from dgnet_jax.errors import InputError
 from dgnet_jax.models import build_networks
+from dgnet_jax.models.initialization import init_parameters
 from dgnet_jax.runtime import workdir as work_directory
 from dgnet_jax.runtime.checkpoints import Checkpoints
-from dgnet_jax.training.loop import DGNET_STAGE, stage_directory
-from dgnet_jax.training.state import TrainState, init_parameters, make_optimizers
+from dgnet_jax.runtime.workdir import DGNET_STAGE, stage_directory
+from dgnet_jax.training.state import TrainState, make_optimizers
 
 torch = pytest.importorskip("torch", reason="PyTorch's files are written and read with PyTorch")
 

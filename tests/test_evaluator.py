@@ -14,7 +14,6 @@ from test_reranking import distances_by_definition
 from tiny import tiny_config, tiny_state
 
 from configs import trained
-from dgnet_jax.data.pipeline import open_data
 from dgnet_jax.data.synthetic import draw_dataset
 from dgnet_jax.errors import InputError
 from dgnet_jax.evaluation import evaluator
@@ -23,7 +22,8 @@ from dgnet_jax.inference import load_model
 from dgnet_jax.models import build_networks
 from dgnet_jax.runtime import workdir
 from dgnet_jax.runtime.checkpoints import Checkpoints
-from dgnet_jax.training.loop import DGNET_STAGE, stage_directory
+from dgnet_jax.runtime.dataset import open_data
+from dgnet_jax.runtime.workdir import DGNET_STAGE, stage_directory
 from dgnet_jax.training.state import make_optimizers
 
 STEP = 7
@@ -76,7 +76,9 @@ def run(people, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def config(run) -> ml_collections.ConfigDict:
-    return trained.get_config(str(run))
+    config = trained.get_config(str(run))
+    config.evaluation.generated_images = False
+    return config
 
 
 @pytest.fixture(scope="module")
@@ -227,19 +229,23 @@ def test_the_table_shows_every_row_in_percent_and_the_counts(found):
     assert f"Trained on market1501 (5 identities, step {STEP}, l1), evaluated on market" in table
 
 
-def test_a_network_is_evaluated_on_people_it_was_not_trained_with(run, config, strangers, found):
+def test_a_network_is_evaluated_on_people_it_was_not_trained_with(
+    run, config, strangers, found, monkeypatch
+):
     own = (run / "evaluation.json").read_bytes()
     other = config.copy_and_resolve_references()
     other.data.name, other.data.root = "folder", str(strangers)
     other.evaluation.rerank = False
+    other.evaluation.generated_images = True
     images = {"fid_png": 12.5, "generated": 60, "note": "as PNG"}
     seen = []
 
-    def image_metrics(config, model, data):
+    def measure_images(config, model, data):
         seen.append((config.data.name, model.step, data.num_identities))
         return images
 
-    result = evaluator.evaluate_fully(other, run, image_metrics=image_metrics)
+    monkeypatch.setattr(evaluator, "measure_images", measure_images)
+    result = evaluator.evaluate_fully(other, run)
     assert seen == [("folder", STEP, OTHER)]
     assert (result["trained_on"], result["evaluated_on"]) == (
         "market1501",

@@ -7,13 +7,9 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from dgnet_jax.errors import InputError
-from dgnet_jax.evaluation.features import (
-    combine_views,
-    embed,
-    embed_two_views,
-    normalise,
-    ranking_features,
-)
+from dgnet_jax.evaluation.features import ranking_features
+from dgnet_jax.inference import embed
+from dgnet_jax.models.embedding import combine_views, embed_two_views, normalise
 
 
 def unit(values):

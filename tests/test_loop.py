@@ -11,7 +11,8 @@ from tiny import tiny_config
 
 from dgnet_jax.errors import DivergedError, InputError
 from dgnet_jax.runtime.checkpoints import abstract_state
-from dgnet_jax.training.loop import Stage, Stopped, run_stage
+from dgnet_jax.runtime.preemption import Stopped
+from dgnet_jax.training.loop import Stage, run_stage
 
 
 def initial() -> dict[str, Any]:

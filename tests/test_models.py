@@ -14,8 +14,8 @@ from dgnet_jax.convert import is_unused, locate, lookup, to_flax_layout
 from dgnet_jax.errors import InputError
 from dgnet_jax.models import blocks, build_networks
 from dgnet_jax.models.discriminator import PatchDiscriminator
+from dgnet_jax.models.initialization import init_parameters
 from dgnet_jax.models.reid import ReidHead
-from dgnet_jax.training.state import init_parameters
 
 TORCH_SHAPES = json.loads((Path(__file__).parent / "data" / "state_dict_shapes.json").read_text())
 # dgnet.md, section 1: values in a released checkpoint, buffers included.

@@ -7,7 +7,7 @@ import pytest
 from drawn_market import smooth_image
 from PIL import Image
 
-from dgnet_jax.data.photographs import read_photograph, read_photographs
+from dgnet_jax.data.images import read_photograph, read_photographs
 from dgnet_jax.errors import InputError
 
 SIZE = (128, 64)

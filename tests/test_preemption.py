@@ -9,8 +9,7 @@ import pytest
 from processes import Launcher, end_together, rows, run_two, saved_steps
 from two_stages import STEPS
 
-from dgnet_jax.runtime.preemption import GracefulStop
-from dgnet_jax.training.loop import Stopped
+from dgnet_jax.runtime.preemption import GracefulStop, Stopped
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

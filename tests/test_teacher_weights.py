@@ -11,10 +11,9 @@ from tiny import IDENTITIES, tiny_config, tiny_teacher
 
 from dgnet_jax.convert import state_dict
 from dgnet_jax.errors import InputError
-from dgnet_jax.inference import load_teacher_model
+from dgnet_jax.inference import load_teacher, load_teacher_model, refuse_other_network
 from dgnet_jax.models import build_networks
 from dgnet_jax.runtime.devices import place
-from dgnet_jax.training.teacher import load_teacher, refuse_other_network
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,8 @@ import numpy as np
 
 from configs import base
 from dgnet_jax.models import Networks
-from dgnet_jax.training.state import Optimizers, TrainState, create_state, init_parameters
+from dgnet_jax.models.initialization import init_parameters
+from dgnet_jax.training.state import Optimizers, TrainState, create_state
 
 # Compiling takes longer than all steps of a test together.
 FAST_COMPILATION = {"xla_backend_optimization_level": 0}

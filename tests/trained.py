@@ -10,7 +10,7 @@ from tiny import IDENTITIES, tiny_config, tiny_state, tiny_teacher
 from dgnet_jax.models import build_networks
 from dgnet_jax.runtime import workdir as work_directory
 from dgnet_jax.runtime.checkpoints import Checkpoints
-from dgnet_jax.training.loop import DGNET_STAGE, TEACHER_STAGE, stage_directory
+from dgnet_jax.runtime.workdir import DGNET_STAGE, TEACHER_STAGE, stage_directory
 from dgnet_jax.training.state import TrainState, make_optimizers
 from dgnet_jax.training.teacher import TeacherState, make_optimizer
 

@@ -26,7 +26,8 @@ def main(process: int, port: int, workdir: Path, moment: str) -> None:
     from tiny import tiny_config
 
     from dgnet_jax.runtime.devices import place
-    from dgnet_jax.training.loop import Stage, Stopped, run_stage
+    from dgnet_jax.runtime.preemption import Stopped
+    from dgnet_jax.training.loop import Stage, run_stage
 
     def pass_by(here: str) -> None:
         if here == moment:

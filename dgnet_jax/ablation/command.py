@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import ml_collections
 
 from dgnet_jax.ablation.points import choose_seeds, parse_shard
-from dgnet_jax.ablation.stopping import stopping_at_once
 from dgnet_jax.ablation.study import Study
 from dgnet_jax.runtime.devices import on_first_process
+from dgnet_jax.runtime.preemption import stopping_at_once
 
 
 def ablate(

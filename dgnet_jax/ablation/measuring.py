@@ -1,15 +1,12 @@
 """What a study measures of a trained run."""
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import jax
 import ml_collections
 
 from dgnet_jax.ablation.results import COUNTS, IMAGES, RANKING
 from dgnet_jax.data.pipeline import ReidData
-from dgnet_jax.evaluation.evaluator import versions
 from dgnet_jax.evaluation.generated_images import RealImages
 from dgnet_jax.evaluation.image_metrics import measure_against
 from dgnet_jax.evaluation.retrieval import embed_split
@@ -49,17 +46,3 @@ def measure(
         images = measure_against(real, model)
         found |= {name: images[name] for name in IMAGES if name in images}
     return found
-
-
-def provenance(commit: str | None) -> dict[str, Any]:
-    """What a result was made with, and when: fields of `results.FIELDS`.
-
-    Args:
-        commit: `results.git_commit()` when the process began: the checkout may have changed since.
-    """
-    return {
-        "versions": versions(),
-        "git_commit": commit,
-        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-    }

@@ -7,9 +7,9 @@ from typing import Any
 
 import ml_collections
 
-from configs import base
 from dgnet_jax.ablation.points import Point
 from dgnet_jax.ablation.stored import read_stored
+from dgnet_jax.config import default_config
 from dgnet_jax.errors import InputError
 from dgnet_jax.runtime import workdir as work_directory
 from dgnet_jax.runtime.atomic import replacing
@@ -55,7 +55,7 @@ def refuse_other_plan(
     saved = read_plan(study)
     if saved is None:
         return
-    lines = work_directory.differences(saved["config"], config, MAY_DIFFER, base.get_config())
+    lines = work_directory.differences(saved["config"], config, MAY_DIFFER, default_config())
     lines += [
         f"  losses.{point.label}: {saved['losses'][point.label]} there, {point.expression} now"
         for point in points

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -112,22 +111,3 @@ def write_results(study: Path, rows: Sequence[Row]) -> None:
             versions = row.get("versions") or {}
             text = ", ".join(f"{name} {number}" for name, number in versions.items())
             writer.writerow({**row, "versions": text})
-
-
-def git_commit() -> str | None:
-    """The commit of the checkout that this package lies in, with "-dirty" if it has changes.
-
-    None for an installed package, even one inside another project's checkout.
-    """
-    package = Path(__file__).parents[1]
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(package), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        git("ls-files", "--error-unmatch", "__init__.py")
-        changes = git("status", "--porcelain", "--untracked-files=no", ".")
-        return git("rev-parse", "HEAD") + ("-dirty" if changes else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None

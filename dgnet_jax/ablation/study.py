@@ -25,8 +25,7 @@ import jax
 import ml_collections
 from absl import logging
 
-from configs import base, trained
-from dgnet_jax.ablation.measuring import measure, provenance
+from dgnet_jax.ablation.measuring import measure
 from dgnet_jax.ablation.plan import (
     FILE,
     MAY_DIFFER,
@@ -51,31 +50,29 @@ from dgnet_jax.ablation.results import (
     DIVERGED,
     FINISHED,
     Row,
-    git_commit,
     read_result,
     read_results,
     run_directory,
     write_result,
     write_results,
 )
-from dgnet_jax.ablation.stopping import stopping_at_once
 from dgnet_jax.ablation.summary import summarise
 from dgnet_jax.ablation.tables import study_tables
 from dgnet_jax.ablation.teacher import study_teacher
 from dgnet_jax.ablation.wall_time import WallTime
+from dgnet_jax.config import default_config, fill
 from dgnet_jax.errors import DivergedError, InputError
 from dgnet_jax.evaluation.generated_images import FeatureFn, RealImages
 from dgnet_jax.evaluation.image_metrics import real_images
-from dgnet_jax.inference import TeacherModel
+from dgnet_jax.inference import TeacherModel, load_teacher
 from dgnet_jax.models import build_teacher
 from dgnet_jax.runtime import workdir as work_directory
-from dgnet_jax.runtime.compilation import use_compilation_cache
-from dgnet_jax.runtime.devices import on_first_process
+from dgnet_jax.runtime.devices import on_first_process, use_compilation_cache
+from dgnet_jax.runtime.preemption import Stopped, stopping_at_once
+from dgnet_jax.runtime.provenance import git_commit, provenance
 from dgnet_jax.runtime.workdir import InUseError
 from dgnet_jax.training import trainer
-from dgnet_jax.training.loop import Stopped
 from dgnet_jax.training.session import Shared
-from dgnet_jax.training.teacher import load_teacher
 
 TEACHER, FEATURES = "teacher", "real_features.npz"
 
@@ -142,7 +139,7 @@ class Study:
         if saved is None:
             raise InputError(f"--workdir={workdir}: no study in it (no {FILE}); run one first")
         config = work_directory.from_json(saved["config"])
-        trained.fill(config, base.get_config())
+        fill(config, default_config())
         study = cls(config, seeds=saved["seeds"], workdir=folder)
         study.points = known_points(saved["losses"])
         return study
@@ -343,5 +340,5 @@ class Study:
                 self._folder(point, seed),
                 self._config_of(point, seed),
                 RUN_MAY_DIFFER,
-                base.get_config(),
+                default_config(),
             )

@@ -7,15 +7,15 @@ from pathlib import Path
 import ml_collections
 from absl import logging
 
-from configs import base
+from dgnet_jax.config import default_config
 from dgnet_jax.data.pipeline import ReidData
+from dgnet_jax.inference import load_teacher
 from dgnet_jax.runtime import workdir as work_directory
 from dgnet_jax.runtime.checkpoints import Checkpoints
 from dgnet_jax.runtime.devices import Placement, from_first_process, on_first_process
-from dgnet_jax.runtime.workdir import InUseError
-from dgnet_jax.training.loop import TEACHER_STAGE, stage_directory
+from dgnet_jax.runtime.workdir import TEACHER_STAGE, InUseError, stage_directory
 from dgnet_jax.training.state import Params
-from dgnet_jax.training.teacher import load_teacher, train_teacher
+from dgnet_jax.training.teacher import train_teacher
 
 _SECONDS_BETWEEN_LOOKS = 5.0
 
@@ -44,11 +44,11 @@ def study_teacher(
         DivergedError, Stopped: as `trainer.train`.
     """
     refuse_other = work_directory.refuse_other
-    on_first_process(partial(refuse_other, folder, config, may_differ, base.get_config()))
+    on_first_process(partial(refuse_other, folder, config, may_differ, default_config()))
     waiting = False
     while not from_first_process(_is_finished(folder, config)):
         try:
-            work_directory.prepare(folder, config, may_differ, base.get_config())
+            work_directory.prepare(folder, config, may_differ, default_config())
         except InUseError as error:
             if not waiting:
                 logging.info("waiting for the teacher: %s", error)

@@ -1,4 +1,7 @@
-"""Training on a synthetic data set (`generate.dataset`), alone or beside the real one."""
+"""Reading a generated data set, and training on it, alone or beside the real one.
+
+`generate.dataset` writes it.
+"""
 
 import csv
 import json
@@ -14,8 +17,10 @@ from dgnet_jax.data.pipeline import ReidData
 from dgnet_jax.data.splits import ReidDataset, Split
 from dgnet_jax.data.storage import FolderStorage
 from dgnet_jax.errors import InputError
-from dgnet_jax.generate.labels import read_soft_labels
-from dgnet_jax.generate.set_folder import MANIFEST_FILE, SETTINGS_FILE
+
+# The files of a generated set: a row for each image; its settings; soft labels.
+MANIFEST_FILE, SETTINGS_FILE = "manifest.csv", "dataset.json"
+LABELS_FILE = "soft_labels.npy"
 
 # How a generated image is labelled: the teacher's softmax; uniformly over all identities (LSRO,
 # Zheng et al., ICCV 2017); as the person who gave the appearance.
@@ -147,3 +152,25 @@ def open_mixed_data(config: ml_collections.ConfigDict, data: ReidData) -> MixedD
         settings.generated_labels,
         settings.real,
     )
+
+
+def read_soft_labels(folder: str | Path, rows: int, identities: int) -> np.ndarray:
+    """The first `rows` soft labels of a generated set: (rows, identities) float32, on the disk.
+
+    Raises:
+        InputError: there are none, or fewer, or of another number of identities.
+    """
+    path = Path(folder) / LABELS_FILE
+    try:
+        labels = np.load(path, mmap_mode="r")
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path}: no soft labels ({error}). Make the set with a teacher, or train on it with "
+            "other labels"
+        ) from error
+    if labels.ndim != 2 or len(labels) < rows or labels.shape[1] != identities:
+        raise InputError(
+            f"{path}: soft labels of shape {labels.shape} for {rows} images of {identities} "
+            "identities. Make the set again, or train on it with other labels"
+        )
+    return labels[:rows]

@@ -3,19 +3,15 @@
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, Self
 
-import ml_collections
 import numpy as np
 
 from dgnet_jax.data.cache import ImageCache, decode
-from dgnet_jax.data.readers.datasets import ReidDataset, load_dataset
+from dgnet_jax.data.readers.datasets import ReidDataset
 from dgnet_jax.data.sampling import ClassificationIndices, PairIndices
 from dgnet_jax.data.splits import Split
-from dgnet_jax.data.synthetic import draw_dataset
-from dgnet_jax.errors import InputError
-from dgnet_jax.runtime.devices import on_first_process
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,23 +86,6 @@ class ReidData:
     def _described(self, split: Split, cache: ImageCache) -> CachedSplit:
         kept = split.subset(cache.kept)
         return CachedSplit(cache.images, kept.identities, kept.cameras, kept.paths, kept.files)
-
-
-def open_data(config: ml_collections.ConfigDict) -> ReidData:
-    """The data set of `config.data`; "quickstart" is drawn first, if it is not there yet.
-
-    Raises:
-        InputError: from the reader, naming what is wrong.
-    """
-    name = config.data.name
-    if name == "quickstart":
-        if not config.data.root:
-            raise InputError("--config.data.root: a folder is needed to draw the data set in")
-        on_first_process(partial(draw_dataset, config.data.root, **config.data.drawing))
-        # In Market-1501's form, but without its counts.
-        name = "folder"
-    dataset = load_dataset(name, config.data.root)
-    return ReidData(dataset, config.data.cache_height, config.data.cache_width)
 
 
 def gather_pairs(images: np.ndarray, indices: PairIndices) -> dict[str, np.ndarray]:

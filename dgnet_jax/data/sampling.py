@@ -128,3 +128,13 @@ def _permutation(count: int, seed: int, direction: int, epoch: int) -> np.ndarra
     order = _rng(seed, _ORDER, direction, epoch).permutation(count)
     order.flags.writeable = False
     return order
+
+
+# Second word of the seed sequence of the choice, so that it is independent of other draws.
+_CHOICE = 1501
+
+
+def choose_images(count: int, rows: int, seed: int) -> np.ndarray:
+    """Indices of `rows` of `count` training images, the same for every run with this seed."""
+    rng = np.random.default_rng([seed, _CHOICE])
+    return rng.choice(count, size=min(rows, count), replace=False)

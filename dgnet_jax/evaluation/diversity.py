@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dgnet_jax.errors import InputError
-from dgnet_jax.runtime.batching import run_batches
+from dgnet_jax.runtime.devices import run_batches
 
 WINDOW = 11
 SIGMA = 1.5

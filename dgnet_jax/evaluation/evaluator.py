@@ -5,13 +5,10 @@ work directory is changed, so a run may be evaluated while it is training.
 """
 
 import json
-import platform
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +17,10 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-import dgnet_jax
-from dgnet_jax.data.pipeline import ReidData, open_data
+from dgnet_jax.data.pipeline import ReidData
 from dgnet_jax.errors import InputError
 from dgnet_jax.evaluation.curves import cmc_plot
+from dgnet_jax.evaluation.image_metrics import measure_images
 from dgnet_jax.evaluation.metrics import cumulative_matches
 from dgnet_jax.evaluation.ranked_lists import (
     named_queries,
@@ -32,32 +29,28 @@ from dgnet_jax.evaluation.ranked_lists import (
     worst_queries,
 )
 from dgnet_jax.evaluation.retrieval import embed_split, evaluate_retrieval
-from dgnet_jax.evaluation.variants import Embedded, Ranked, main_variant, rank, variants
+from dgnet_jax.evaluation.variants import Embedded, Metrics, Ranked, main_variant, rank, variants
 from dgnet_jax.figures import save_png
 from dgnet_jax.inference import Baseline, DGNet, load_baseline, load_model
 from dgnet_jax.models import Networks
-from dgnet_jax.models.forward import Forward
+from dgnet_jax.models.forward import Forward, Variables
+from dgnet_jax.runtime import provenance
 from dgnet_jax.runtime.atomic import replacing
-from dgnet_jax.runtime.compilation import use_compilation_cache
-from dgnet_jax.runtime.devices import Placement, on_first_process
+from dgnet_jax.runtime.dataset import open_data
+from dgnet_jax.runtime.devices import Placement, on_first_process, use_compilation_cache
 from dgnet_jax.runtime.workdir import CONFIG_FILE, load_config
-from dgnet_jax.training.loop import Metrics
-from dgnet_jax.training.state import TrainState
 
 Report = dict[str, Any]
-# Measures of generated images (FID and others) of a model on a data set, by name.
-ImageMetrics = Callable[[ml_collections.ConfigDict, DGNet, ReidData], Mapping[str, Any]]
 
 FILE = "evaluation.json"
 # Readers of any data set of one's own.
 _OWN_DATA = ("folder", "csv")
 _PICTURED_QUERIES = 5
 _CMC_LENGTH = 50
-_PACKAGES = ("jax", "jaxlib", "flax", "numpy", "scipy")
 
 
 class Evaluator:
-    """Ranks the gallery by the embeddings of a state in training; compiled once."""
+    """Ranks the gallery by the embeddings of an E_a in training; compiled once."""
 
     def __init__(
         self,
@@ -70,11 +63,10 @@ class Evaluator:
         forward = Forward(networks, config.data.height, config.data.width)
         self._features = jax.jit(forward.embeddings)
 
-    def __call__(self, state: TrainState) -> Metrics:
-        """The metrics of the main row."""
-        variables = {"params": state.appearance, "batch_stats": state.appearance_stats}
+    def __call__(self, appearance: Variables) -> Metrics:
+        """The metrics of the main row, with E_a's variables {"params", "batch_stats"}."""
         return evaluate_retrieval(
-            partial(self._features, variables),
+            partial(self._features, appearance),
             self._data,
             self._config,
             self._placement,
@@ -113,15 +105,16 @@ def evaluate_fully(
     *,
     output: str | Path | None = None,
     queries: Sequence[str] = (),
-    image_metrics: ImageMetrics | None = None,
     config_name: str = "",
 ) -> Report:
     """Measures a checkpoint in all ways, writes the report and draws ranked lists and CMC curves.
 
-    Of the re-ID baseline (`config.baseline`) only the ranking.
+    Generated images are measured (`image_metrics.measure_images`) unless
+    `config.evaluation.generated_images` is off; of the re-ID baseline (`config.baseline`) only the
+    ranking is.
 
     Args:
-        config: as for `evaluate`, complete: of a file of `configs/` (`configs/trained.py` for a
+        config: as for `evaluate`, complete: of a file of `configs/` (`config.trained_config` for a
             run's own).
         workdir: of the run; with `config.released` any folder for the results.
         step: which checkpoint; the latest by default.
@@ -130,8 +123,6 @@ def evaluate_fully(
             data set is another one than the training's; or `evaluation_of_FILE.json` of released
             weights. Pictures go to a folder of that name beside it.
         queries: file names of the queries to draw; a seeded choice by default.
-        image_metrics: measures generated images; gets (config, model, data). What it returns is
-            the report's "generated_images" and the second part of its table.
         config_name: for the report, such as the file of the configuration.
 
     Returns:
@@ -161,8 +152,8 @@ def evaluate_fully(
         rows.append(rank(variant, query, gallery, multi_query))
         logging.info("ranked by %s in %.1f s", variant.name, rows[-1].seconds)
     images: dict[str, Any] = {}
-    if image_metrics and isinstance(model, DGNet):
-        images = dict(image_metrics(config, model, data))
+    if config.evaluation.generated_images and isinstance(model, DGNet):
+        images = measure_images(config, model, data)
 
     folder = file.with_suffix("")
     pictures = on_first_process(
@@ -181,13 +172,13 @@ def evaluate_fully(
         "counts": _counts(rows),
         "generated_images": images,
         "pictures": pictures,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "date": provenance.now(),
         "seconds": {
             "features": round(features_seconds, 1),
             "total": round(time.perf_counter() - started, 1),
         },
-        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-        "versions": versions(),
+        "device": provenance.device(),
+        "versions": provenance.versions(),
         "configuration": config.to_dict(),
     }
     on_first_process(partial(write_report, report, file))
@@ -325,12 +316,3 @@ def _draw(
     for name, picture in pictures.items():
         save_png(picture, files[name], {"step": str(model.step), "source": model.source})
     return {name: str(file) for name, file in files.items()}
-
-
-def versions() -> dict[str, str]:
-    """Of this package and of those that a result may depend on."""
-    return {
-        "dgnet_jax": dgnet_jax.__version__,
-        "python": platform.python_version(),
-        **{name: version(name) for name in _PACKAGES},
-    }

@@ -10,8 +10,7 @@ import jax
 import numpy as np
 
 from dgnet_jax.models.inception import inception_features, load_inception
-from dgnet_jax.runtime.batching import run_batches
-from dgnet_jax.runtime.devices import Placement, place
+from dgnet_jax.runtime.devices import Placement, place, run_batches
 
 BATCH_SIZE = 64
 

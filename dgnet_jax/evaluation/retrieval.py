@@ -9,8 +9,9 @@ import numpy as np
 from absl import logging
 
 from dgnet_jax.data.pipeline import CachedSplit, ReidData
-from dgnet_jax.evaluation.features import Embeddings, embed
 from dgnet_jax.evaluation.variants import Embedded, Metrics, Variant, rank
+from dgnet_jax.inference import embed
+from dgnet_jax.models.embedding import Embeddings
 from dgnet_jax.runtime.devices import Placement
 
 # Images on the host, (n, rows, columns, 3) uint8, to (n, 2, dim) prime and fine embeddings.

@@ -4,7 +4,6 @@
 NumPy and Pillow, but neither Flax nor this package.
 """
 
-import importlib.metadata
 import json
 import shutil
 from collections.abc import Callable
@@ -16,12 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export as jax_export
 
-import dgnet_jax
 from dgnet_jax.errors import InputError
 from dgnet_jax.export import embed as example
 from dgnet_jax.inference import DGNet
 from dgnet_jax.models.forward import Forward
 from dgnet_jax.runtime.atomic import replacing
+from dgnet_jax.runtime.provenance import package_versions
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 ARTEFACT, DESCRIPTION, EXAMPLE = "embedder.jax", "embedder.json", "embed.py"
@@ -122,8 +121,5 @@ def describe(model: DGNet, exported: jax_export.Exported, alpha: float) -> dict[
         "source": {"path": model.source, "step": model.step},
         "platforms": list(exported.platforms),
         "calling_convention_version": exported.calling_convention_version,
-        "versions": {
-            "dgnet_jax": dgnet_jax.__version__,
-            **{name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax")},
-        },
+        "versions": package_versions("jax", "jaxlib", "flax"),
     }

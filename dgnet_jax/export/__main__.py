@@ -28,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> None:
     """The command; what a user can mend ends it with status 1 and "error: ..."."""
     arguments = parser().parse_args(argv)
-    from configs import base, trained
+    from dgnet_jax.config import default_config, trained_config
     from dgnet_jax.export import ARTEFACT, EXAMPLE, write_export
     from dgnet_jax.export.onnx_file import require_jax2onnx, write_onnx
     from dgnet_jax.inference import load_model
@@ -37,10 +37,10 @@ def main(argv: list[str]) -> None:
         if arguments.onnx:
             require_jax2onnx()
         if arguments.workdir.endswith(".safetensors"):
-            config = base.get_config()
+            config = default_config()
             config.released = arguments.workdir
         else:
-            config = trained.get_config(arguments.workdir)
+            config = trained_config(arguments.workdir)
         model = load_model(config, arguments.workdir, arguments.step)
         alpha = config.evaluation.alpha if arguments.alpha is None else arguments.alpha
         folder = write_export(model, arguments.out, alpha)

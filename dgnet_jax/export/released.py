@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 
 import jax
 
-from configs import trained
+from dgnet_jax.config import trained_config
 from dgnet_jax.inference import load_model
 from dgnet_jax.runtime.checkpoints import Checkpoints
 from dgnet_jax.runtime.devices import to_host
-from dgnet_jax.training.loop import DGNET_STAGE, stage_directory
+from dgnet_jax.runtime.workdir import DGNET_STAGE, stage_directory
 
 
 class Run(NamedTuple):
@@ -27,7 +27,7 @@ def read_run(workdir: str | Path, step: int | None = None) -> Run:
     Raises:
         InputError: no such work directory or checkpoint.
     """
-    config = trained.get_config(str(workdir))
+    config = trained_config(str(workdir))
     # A run that only evaluates released weights has none of its own.
     config.released = ""
     model = load_model(config, workdir, step)

@@ -12,8 +12,8 @@ import numpy as np
 from absl import logging
 from PIL import Image
 
-from dgnet_jax.data.photographs import Photographs, read_photographs
-from dgnet_jax.data.pipeline import open_data
+from dgnet_jax.data.images import Photographs, read_photographs
+from dgnet_jax.data.sampling import choose_images
 from dgnet_jax.errors import InputError
 from dgnet_jax.evaluation.fid_protocol import resize_bicubic
 from dgnet_jax.figures import image_grid, save_png, swap_matrix
@@ -23,8 +23,8 @@ from dgnet_jax.generate.dataset import DatasetSettings, generate_dataset
 from dgnet_jax.generate.interpolate import interpolate_appearance, interpolate_structure
 from dgnet_jax.generate.swap import swap_batches, swap_grid
 from dgnet_jax.inference import DGNet, TeacherModel, load_model, load_teacher_model
+from dgnet_jax.runtime.dataset import open_data
 from dgnet_jax.runtime.devices import on_first_process
-from dgnet_jax.training.pictures import choose_images
 
 _SWAP_COUNT = 8
 # Pictures of one figure; 64 x 64 of 256 x 128 pixels take 0.4 GB, and some copies of it.

@@ -24,14 +24,14 @@ import jax
 import numpy as np
 from absl import logging
 
+from dgnet_jax.data.generated import MANIFEST_FILE
 from dgnet_jax.data.pipeline import CachedSplit, ReidData
 from dgnet_jax.errors import InputError
 from dgnet_jax.generate.plan import Plan, plan_test_set, plan_training_set
-from dgnet_jax.generate.set_folder import MANIFEST_FILE, SetFolder, csv_line
+from dgnet_jax.generate.set_folder import SetFolder, csv_line
 from dgnet_jax.inference import DGNet, TeacherModel
 from dgnet_jax.runtime.devices import on_first_process
-from dgnet_jax.runtime.preemption import GracefulStop
-from dgnet_jax.training.loop import Stopped
+from dgnet_jax.runtime.preemption import GracefulStop, Stopped
 
 T = TypeVar("T")
 BLOCK = 1024

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,11 +13,10 @@ import numpy as np
 from absl import logging
 from PIL import Image
 
+from dgnet_jax.data.generated import LABELS_FILE, MANIFEST_FILE, SETTINGS_FILE
 from dgnet_jax.errors import InputError
-from dgnet_jax.generate.labels import LABELS_FILE, LabelFile
 from dgnet_jax.runtime.atomic import replacing
 
-MANIFEST_FILE, SETTINGS_FILE = "manifest.csv", "dataset.json"
 COLUMNS = ("file", "identity", "camera", "label", "appearance_source", "structure_source", "seed")
 _THREADS = 8
 
@@ -184,3 +184,38 @@ def _file(line: str) -> str:
 def _short(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) < 100 else f"{text[:100]}..."
+
+
+class LabelFile:
+    """A (rows, identities) float32 .npy whose rows come in parts; rows to come are zeros.
+
+    Written with ordinary writes: on a full disk they fail with an error, where those to a memory
+    map would end the process.
+    """
+
+    def __init__(self, path: Path, rows: int, identities: int) -> None:
+        self._path = path
+        self._identities = identities
+        header = io.BytesIO()
+        description = {"descr": "<f4", "fortran_order": False, "shape": (rows, identities)}
+        np.lib.format.write_array_header_1_0(header, description)
+        self._header = header.getvalue()
+        self._size = len(self._header) + 4 * rows * identities
+
+    def create(self, keep: bool) -> bool:
+        """Makes the file, unless it is there and to be kept. Returns whether it was."""
+        if keep and self._path.exists() and self._path.stat().st_size == self._size:
+            return True
+        with self._path.open("wb") as file:
+            file.write(self._header)
+            file.truncate(self._size)
+        return False
+
+    def write(self, start: int, labels: np.ndarray) -> None:
+        """Puts rows at `start`, on the disk when this returns."""
+        data = np.ascontiguousarray(labels, "<f4").tobytes()
+        with self._path.open("r+b") as file:
+            file.seek(len(self._header) + 4 * start * self._identities)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from dgnet_jax.data.augment import preprocess, to_uint8
-from dgnet_jax.evaluation.features import Embeddings, embed_two_views
 from dgnet_jax.models import Networks, apply
+from dgnet_jax.models.embedding import Embeddings, embed_two_views
 from dgnet_jax.models.reid import Teacher
 
 Variables = dict[str, Any]

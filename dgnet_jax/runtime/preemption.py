@@ -1,15 +1,28 @@
 """Stopping at a step's end when the system or the user asks for it."""
 
+import contextlib
 import logging
 import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 from types import FrameType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import jax
 from jax.experimental import multihost_utils
+
+
+class Stopped(BaseException):
+    """The run was asked to stop and has saved its state.
+
+    As KeyboardInterrupt it is no `Exception`: what recovers from errors must not take it for one.
+    """
+
+    def __init__(self, signal_name: str, stage: str, step: int) -> None:
+        super().__init__(f"{signal_name}: stopped and saved at step {step} of the {stage} stage")
+        self.signal_name, self.stage, self.step = signal_name, stage, step
 
 
 class _Agreement:
@@ -128,3 +141,33 @@ class GracefulStop:
             os.kill(os.getpid(), signal.SIGTERM)
         else:
             self._received = received
+
+
+class StoppedBetween(Stopped):
+    """The study was asked to stop between two stages; all that is trained is saved."""
+
+    def __init__(self, signal_name: str) -> None:
+        BaseException.__init__(self, f"{signal_name}: stopped; all that was trained is saved")
+        self.signal_name, self.stage, self.step = signal_name, "study", 0
+
+
+@contextlib.contextmanager
+def stopping_at_once() -> Iterator[None]:
+    """Turns SIGTERM and Ctrl-C into `StoppedBetween`.
+
+    While a stage trains, `preemption.GracefulStop` takes their place and saves first. A run of
+    several processes is left to it alone; so is a thread, where Python allows no handlers.
+    """
+    if jax.process_count() > 1 or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        raise StoppedBetween(signal.Signals(number).name)
+
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)

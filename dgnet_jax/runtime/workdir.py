@@ -16,6 +16,8 @@ from dgnet_jax.errors import InputError
 from dgnet_jax.runtime.atomic import replacing
 from dgnet_jax.runtime.devices import on_first_process
 
+# The two stages of a training.
+TEACHER_STAGE, DGNET_STAGE = "teacher", "dgnet"
 CONFIG_FILE = "config.json"
 LOCK_FILE = ".lock"
 
@@ -25,6 +27,11 @@ _locks: dict[Path, TextIO | None] = {}
 
 class InUseError(InputError):
     """Another process is training in the work directory."""
+
+
+def stage_directory(workdir: Path, name: str) -> Path:
+    """The folder of a stage's checkpoints."""
+    return Path(workdir) / name / "checkpoints"
 
 
 def prepare(

@@ -19,11 +19,11 @@ from dgnet_jax.data.pipeline import Prefetch
 from dgnet_jax.errors import DivergedError, InputError
 from dgnet_jax.runtime.checkpoints import Checkpoints
 from dgnet_jax.runtime.devices import from_first_process, to_host
-from dgnet_jax.runtime.preemption import GracefulStop
+from dgnet_jax.runtime.preemption import GracefulStop, Stopped
+from dgnet_jax.runtime.workdir import stage_directory
 from dgnet_jax.training.run_log import RunLog, check_finite
 
 Metrics = dict[str, float]
-TEACHER_STAGE, DGNET_STAGE = "teacher", "dgnet"
 
 
 class Stage(NamedTuple):
@@ -62,22 +62,6 @@ class Stage(NamedTuple):
     evaluate_every: int
     progress: Callable[[int], None] = lambda done: None
     followed: bool = False
-
-
-class Stopped(BaseException):
-    """The run was asked to stop and has saved its state.
-
-    As KeyboardInterrupt it is no `Exception`: what recovers from errors must not take it for one.
-    """
-
-    def __init__(self, signal_name: str, stage: str, step: int) -> None:
-        super().__init__(f"{signal_name}: stopped and saved at step {step} of the {stage} stage")
-        self.signal_name, self.stage, self.step = signal_name, stage, step
-
-
-def stage_directory(workdir: Path, name: str) -> Path:
-    """The folder of a stage's checkpoints."""
-    return Path(workdir) / name / "checkpoints"
 
 
 @jax.jit

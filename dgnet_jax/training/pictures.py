@@ -7,14 +7,12 @@ import ml_collections
 import numpy as np
 from PIL import Image
 
+from dgnet_jax.data.sampling import choose_images
 from dgnet_jax.figures import image_grid, swap_matrix
 from dgnet_jax.models import Networks
 from dgnet_jax.models.forward import Forward
 from dgnet_jax.runtime.devices import to_host
 from dgnet_jax.training.state import TrainState
-
-# Second word of the seed sequence of the choice, so that it is independent of other draws.
-_CHOICE = 1501
 
 
 class Swaps(NamedTuple):
@@ -22,12 +20,6 @@ class Swaps(NamedTuple):
 
     originals: np.ndarray
     swapped: np.ndarray
-
-
-def choose_images(count: int, rows: int, seed: int) -> np.ndarray:
-    """Indices of `rows` of `count` training images, the same for every run with this seed."""
-    rng = np.random.default_rng([seed, _CHOICE])
-    return rng.choice(count, size=min(rows, count), replace=False)
 
 
 class Painter:
@@ -44,8 +36,7 @@ class Painter:
         @jax.jit
         def paint(state: TrainState, images: jax.Array) -> jax.Array:
             """All n x n swaps in uint8: (n, n, height, width, 3)."""
-            variables = {"params": state.appearance, "batch_stats": state.appearance_stats}
-            return forward.swap_all(state.generator, variables, images)
+            return forward.swap_all(state.generator, state.appearance_variables, images)
 
         self._paint = paint
 

@@ -9,11 +9,12 @@ import ml_collections
 import numpy as np
 
 from dgnet_jax.data.augment import augment, random_erasing
-from dgnet_jax.data.pipeline import ReidData, open_data
+from dgnet_jax.data.pipeline import ReidData
 from dgnet_jax.data.randomness import share_of
 from dgnet_jax.evaluation.evaluator import Evaluator
 from dgnet_jax.models import Networks, build_networks
 from dgnet_jax.runtime import workdir as work_directory
+from dgnet_jax.runtime.dataset import open_data
 from dgnet_jax.runtime.devices import place
 from dgnet_jax.training.state import Optimizers, Params, TrainState, make_optimizers
 from dgnet_jax.training.train_step import (

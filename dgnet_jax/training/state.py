@@ -9,10 +9,10 @@ import ml_collections
 import optax
 
 from dgnet_jax.errors import InputError
-from dgnet_jax.models import Networks
 from dgnet_jax.training.schedules import step_decay
 
 Params = dict[str, Any]
+Variables = dict[str, Params]
 
 PARTS = ("structure_encoder", "decoder", "appearance_encoder", "discriminator")
 
@@ -38,6 +38,11 @@ class TrainState:
     generator_optimizer: optax.OptState
     appearance_optimizer: optax.OptState
     discriminator_optimizer: optax.OptState
+
+    @property
+    def appearance_variables(self) -> Variables:
+        """E_a's {"params", "batch_stats"}."""
+        return {"params": self.appearance, "batch_stats": self.appearance_stats}
 
 
 class Optimizers(NamedTuple):
@@ -127,24 +132,6 @@ def make_optimizers(config: ml_collections.ConfigDict) -> Optimizers:
         appearance=optax.set_to_zero() if "appearance_encoder" in frozen else appearance,
         discriminator=optax.set_to_zero() if "discriminator" in frozen else discriminator,
     )
-
-
-def init_parameters(
-    networks: Networks, height: int, width: int, key: jax.Array
-) -> tuple[Params, dict[str, Params], Params]:
-    """Initial generator parameters, E_a's variables and D's parameters, as published.
-
-    The key is split by network, so that one network's shape does not move another's draw.
-    """
-    keys = jax.random.split(key, 4)
-    images = jnp.zeros((2, height, width, 3))
-    structure = networks.structure_encoder.init(keys[0], images)["params"]
-    code = jnp.zeros((2, networks.appearance_encoder.code_size))
-    structure_code = jnp.zeros((2, height // 4, width // 4, 8 * networks.structure_encoder.dim))
-    decoder = networks.decoder.init(keys[1], structure_code, code)["params"]
-    appearance = dict(networks.appearance_encoder.init(keys[2], images))
-    discriminator = networks.discriminator.init(keys[3], images)["params"]
-    return {"structure_encoder": structure, "decoder": decoder}, appearance, discriminator
 
 
 def create_state(

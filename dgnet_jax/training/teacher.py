@@ -15,34 +15,27 @@ import optax
 from absl import logging
 from jax import lax
 
-from dgnet_jax.convert import load_backbone, load_teacher_weights
+from dgnet_jax.config import default_config
+from dgnet_jax.convert import load_backbone
 from dgnet_jax.data.augment import augment, preprocess, random_erasing
+from dgnet_jax.data.generated import open_mixed_data
 from dgnet_jax.data.pipeline import ReidData, gather_labelled
 from dgnet_jax.data.randomness import share_of
 from dgnet_jax.data.sampling import ClassificationSampler
 from dgnet_jax.errors import InputError
-from dgnet_jax.evaluation.features import Embeddings, embed_two_views
 from dgnet_jax.evaluation.retrieval import evaluate_retrieval
 from dgnet_jax.models import apply, build_teacher
+from dgnet_jax.models.embedding import Embeddings, embed_two_views
 from dgnet_jax.models.reid import Teacher
-from dgnet_jax.runtime.checkpoints import Checkpoints
-from dgnet_jax.runtime.devices import Placement, to_host
-from dgnet_jax.runtime.workdir import load_config
-from dgnet_jax.training.loop import TEACHER_STAGE, Metrics, Stage, run_stage, stage_directory
+from dgnet_jax.runtime import workdir as work_directory
+from dgnet_jax.runtime.dataset import open_data
+from dgnet_jax.runtime.devices import Placement, place, to_host, use_compilation_cache
+from dgnet_jax.runtime.workdir import TEACHER_STAGE
+from dgnet_jax.training.loop import Metrics, Stage, run_stage
 from dgnet_jax.training.schedules import step_decay
 from dgnet_jax.training.state import Params, reid_sgd
 
 STAGE = TEACHER_STAGE
-# What decides what the teacher computes, its number of identities aside.
-_NETWORK_FIELDS = (
-    "bottleneck",
-    "stage_sizes",
-    "stage_widths",
-    "stem",
-    "last_stride",
-    "pooling",
-    "embedding",
-)
 
 
 @flax.struct.dataclass
@@ -262,75 +255,36 @@ def train_teacher(
     return {"params": state.params, "batch_stats": state.batch_stats}, metrics
 
 
-def load_teacher(
-    config: ml_collections.ConfigDict, num_identities: int, workdir: Path, placement: Placement
-) -> Params:
-    """The variables of a teacher that is trained already.
+# Fields of a baseline that may change between a run and its continuation.
+BASELINE_RESUMABLE = ("teacher.total_steps", "evaluation", "log", "report", "data.root", "parallel")
+
+
+def train_baseline(config: ml_collections.ConfigDict, workdir: str | Path) -> Metrics:
+    """Trains the baseline of `config.teacher`; goes on where an earlier call stopped.
 
     Args:
-        config: of the run that needs it.
-        num_identities: of the run's data set.
-        workdir: another run's work directory; or a .safetensors file, the teacher of the released
-            program (`net_last.pth`) as `python -m dgnet_jax.convert` writes it. What such a file
-            does not tell, the pooling and the strides, is `config.teacher`'s.
+        config: `data.generated` names a generated data set, or is empty.
+        workdir: gets the checkpoints, and can be another run's `teacher.checkpoint`.
+
+    Returns:
+        The ranking metrics of its end, in shares of 1.
 
     Raises:
-        InputError: there is none, it is unfinished, or of another network than `config.teacher`.
+        InputError, DivergedError, Stopped: as `trainer.train`.
     """
-    if workdir.is_file() or workdir.suffix in (".safetensors", ".pth"):
-        return placement.put_state(_load_converted(config, num_identities, workdir))
-    directory = stage_directory(workdir, STAGE)
-    if not directory.is_dir():
-        raise InputError(
-            f"--config.teacher.checkpoint: no trained teacher in {workdir} (no {directory}); give "
-            "the work directory of a run whose teacher stage is finished, or leave it empty to "
-            "train one"
-        )
-    saved = load_config(workdir)
-    refuse_other_network(config, saved, workdir)
-    teacher = build_teacher(config, num_identities)
-    optimizer = make_optimizer(config)
-    blank = partial(blank_teacher, config, teacher, optimizer)
-    abstract = placement.abstract(jax.eval_shape(blank, jax.random.key(config.seed)))
-    with Checkpoints(directory, read_only=True) as checkpoints:
-        state = checkpoints.restore(abstract)
-    done, planned = int(state.step), saved.teacher.total_steps
-    if done < planned:
-        raise InputError(
-            f"--config.teacher.checkpoint: the teacher in {workdir} is unfinished, at step {done} "
-            f"of {planned}; run its training to the end first"
-        )
-    return {"params": state.params, "batch_stats": state.batch_stats}
-
-
-def refuse_other_network(
-    config: ml_collections.ConfigDict,
-    saved: ml_collections.ConfigDict,
-    workdir: Path,
-    flag: str = "--config.teacher.checkpoint",
-) -> None:
-    """Raises InputError if the teacher in a work directory, named by `flag`, is of other fields.
-
-    Its strides, pooling and stem leave no trace in the shapes of its parameters.
-    """
-    differences = [
-        f"teacher.{field} is {saved.teacher[field]} there, {config.teacher[field]} now"
-        for field in _NETWORK_FIELDS
-        if saved.teacher[field] != config.teacher[field]
-    ]
-    if differences:
-        raise InputError(
-            f"{flag}: the teacher in {workdir} is another network: {'; '.join(differences)}. Set "
-            "these fields to its values, or train another one"
-        )
-
-
-def _load_converted(config: ml_collections.ConfigDict, num_identities: int, path: Path) -> Params:
-    variables = load_teacher_weights(path, build_teacher(config, num_identities))
-    found = variables["params"]["head"]["classifier"]["kernel"].shape[-1]
-    if found != num_identities:
-        raise InputError(
-            f"--config.teacher.checkpoint: the teacher in {path} knows {found} identities, the "
-            f"data set has {num_identities}; it must have been trained on the same ones"
-        )
-    return variables
+    use_compilation_cache()
+    placement = place(config.get("parallel", "mesh"))
+    placement.check_batch("teacher.batch_size", config.teacher.batch_size)
+    data = open_data(config)
+    targets = None
+    if config.data.generated:
+        mixed = open_mixed_data(config, data)
+        data, targets = mixed, mixed.train_targets
+    elif not config.data.real:
+        raise InputError("--config.data.real=False needs --config.data.generated=DIR")
+    workdir = work_directory.prepare(workdir, config, BASELINE_RESUMABLE, default_config())
+    try:
+        _, metrics = train_teacher(config, data, workdir, placement, targets, followed=False)
+        return metrics
+    finally:
+        work_directory.unlock(workdir)

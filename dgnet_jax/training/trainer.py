@@ -12,31 +12,25 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from configs import base
+from dgnet_jax.config import default_config
 from dgnet_jax.convert import load_backbone
 from dgnet_jax.data.pipeline import ReidData, gather_pairs
 from dgnet_jax.data.sampling import PairSampler
 from dgnet_jax.errors import InputError
-from dgnet_jax.evaluation.evaluator import evaluate as evaluate
 from dgnet_jax.figures import save_png
+from dgnet_jax.inference import load_teacher
 from dgnet_jax.models import Networks
+from dgnet_jax.models.initialization import init_parameters
 from dgnet_jax.runtime import workdir as work_directory
-from dgnet_jax.runtime.compilation import use_compilation_cache
-from dgnet_jax.runtime.devices import Placement, to_host
-from dgnet_jax.training.baseline import train_baseline
-from dgnet_jax.training.loop import DGNET_STAGE, Metrics, Stage, run_stage
+from dgnet_jax.runtime.devices import Placement, to_host, use_compilation_cache
+from dgnet_jax.runtime.workdir import DGNET_STAGE
+from dgnet_jax.training.loop import Metrics, Stage, run_stage
 from dgnet_jax.training.pictures import Painter
 from dgnet_jax.training.run_log import RunLog
 from dgnet_jax.training.schedules import first_active_step
 from dgnet_jax.training.session import Shared, seed_key
-from dgnet_jax.training.state import (
-    Optimizers,
-    Params,
-    TrainState,
-    create_state,
-    init_parameters,
-)
-from dgnet_jax.training.teacher import load_teacher, log_start, train_teacher
+from dgnet_jax.training.state import Optimizers, Params, TrainState, create_state
+from dgnet_jax.training.teacher import log_start, train_baseline, train_teacher
 
 STAGE = DGNET_STAGE
 # Parameters of the generator and E_a together; `small` has 2 million, ResNet-50 alone 23.
@@ -172,7 +166,7 @@ def train(
     With `config.baseline` it trains the teacher's network alone, see `baseline.train_baseline`.
 
     Args:
-        config: from `configs/`; see `configs/base.py` for every field.
+        config: from `configs/`; see `dgnet_jax.config` for every field.
         workdir: gets the config, checkpoints, `metrics.jsonl`, TensorBoard files and pictures.
         shared: what other runs of this process have made already; with a teacher in it, which is
             `config.teacher.checkpoint`'s, none is trained or read.
@@ -202,7 +196,7 @@ def train(
     data, networks, optimizers = shared.data, shared.networks, shared.optimizers
     shared.step(config, 0)  # what is wrong with its settings is told before anything is made
     may_differ = RESUMABLE if shared.teacher is None else (*RESUMABLE, "teacher.checkpoint")
-    workdir = work_directory.prepare(workdir, config, may_differ, base.get_config())
+    workdir = work_directory.prepare(workdir, config, may_differ, default_config())
     try:
         abstract = jax.eval_shape(
             partial(blank_state, config, networks, optimizers), jax.random.key(config.seed)
@@ -237,7 +231,7 @@ def train(
             initial=partial(initial_state, config, networks, optimizers, teacher, placement),
             step=lambda step, state, batch: shared.step(config, step)(state, teacher, batch, key),
             batch=batch,
-            evaluate=shared.evaluator,
+            evaluate=lambda state: shared.evaluator(state.appearance_variables),
             draw=draw,
             inactive=partial(inactive_terms, config),
             shown=SHOWN,

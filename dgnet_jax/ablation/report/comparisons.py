@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from configs import trained
 from dgnet_jax.ablation.report.runs import Run
+from dgnet_jax.config import trained_config
 from dgnet_jax.errors import InputError
 from dgnet_jax.evaluation.fid_protocol import resize_bicubic
 from dgnet_jax.figures import image_grid, swap_matrix
@@ -51,7 +51,7 @@ def paint(run: Run, images: np.ndarray) -> Painting:
     Raises:
         InputError: there is none, or it cannot be read.
     """
-    config = trained.get_config(str(run.workdir))
+    config = trained_config(str(run.workdir))
     config.evaluation.batch_size = min(config.evaluation.batch_size, _BATCH)
     model = load_model(config, run.workdir)
     originals = resize_bicubic(images, *model.image_size)

@@ -20,11 +20,11 @@ from dgnet_jax.ablation.report.comparisons import Painting, paint_first
 from dgnet_jax.ablation.report.runs import Run, by_label, read_run
 from dgnet_jax.ablation.report.sections import Groups, Section
 from dgnet_jax.ablation.results import FINISHED, run_directory
-from dgnet_jax.data.pipeline import open_data
+from dgnet_jax.data.sampling import choose_images
 from dgnet_jax.errors import InputError
 from dgnet_jax.runtime.atomic import replacing
+from dgnet_jax.runtime.dataset import open_data
 from dgnet_jax.runtime.devices import on_first_process
-from dgnet_jax.training.pictures import choose_images
 
 FOLDER, PAGE, TEMPLATE = "report", "index.html", "template.html"
 # How the heads of published columns end (`ablation.tables`).

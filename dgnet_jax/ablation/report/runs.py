@@ -12,7 +12,7 @@ import numpy as np
 from dgnet_jax.ablation.results import DIVERGED
 from dgnet_jax.ablation.summary import BASELINE
 from dgnet_jax.losses import FUSIONS, LOSSES
-from dgnet_jax.training.loop import DGNET_STAGE
+from dgnet_jax.runtime.workdir import DGNET_STAGE
 from dgnet_jax.training.run_log import METRICS_FILE
 
 _THESIS_ORDER = (*LOSSES, *FUSIONS)
