@@ -78,8 +78,8 @@ FULL = Preset(
         (
             Variant("bfloat16_b8"),
             Variant("teacher_bfloat16_b32", ("--stage=teacher",)),
-            Variant("float32_b8", ("--dtype=float32",), "float32"),
             Variant("bfloat16_b8_start", ("--phase=start",)),
+            Variant("float32_b8", ("--dtype=float32",), "float32"),
         ),
         (
             Variant("bfloat16_b32", ("--batch=32",)),
