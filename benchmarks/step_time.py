@@ -10,7 +10,7 @@ device synchronised; `gather` is what preparing the next batch costs, which trai
 Variants: --scan=K puts K steps into one dispatch, --upsample chooses a form of the decoder's
 upsampling convolution, --stage=teacher takes the teacher's step. --steps=0 only compiles: with
 JAX_COMPILATION_CACHE_DIR set, another start with the same flags then finds the program there, and
-so does a training with the same configuration (--scan and --upsample aside).
+so does a training with the same configuration (--scan and --upsample aside) and as many identities.
 """
 
 import json
@@ -65,8 +65,8 @@ _TURN = flags.DEFINE_string(
 _REQUIRE_ACCELERATOR = flags.DEFINE_bool(
     "require_accelerator", False, "End with an error where there is neither a GPU nor a TPU."
 )
+_IDENTITIES = flags.DEFINE_integer("identities", 751, "Of the training set.", lower_bound=2)
 _TRACE = flags.DEFINE_string("trace", None, "A folder for a jax.profiler trace of one step.")
-_IDENTITIES = 751
 _CACHED_IMAGES = 512
 _CACHE_HIT = "/jax/compilation_cache/cache_hits"
 
@@ -90,7 +90,7 @@ class Program(NamedTuple):
 def dgnet_program(config: ml_collections.ConfigDict) -> Program:
     """The step of DG-Net as training compiles it, or several of them in one dispatch."""
     shared = Shared(config)
-    shared.networks = build_networks(config, _IDENTITIES)
+    shared.networks = build_networks(config, _IDENTITIES.value)
     placement, networks, size = shared.placement, shared.networks, config.batch_size
     placement.check_batch("batch_size", size)
     blank = jnp.zeros((2, config.data.height, config.data.width, 3))
@@ -140,7 +140,8 @@ def teacher_program(config: ml_collections.ConfigDict) -> Program:
     """The step of the teacher as training compiles it."""
     placement, size = Shared(config).placement, config.teacher.batch_size
     placement.check_batch("teacher.batch_size", size)
-    teacher, optimizer = build_teacher(config, _IDENTITIES), teacher_stage.make_optimizer(config)
+    teacher = build_teacher(config, _IDENTITIES.value)
+    optimizer = teacher_stage.make_optimizer(config)
     state = teacher_stage.init_teacher(config, teacher, optimizer, placement)
     images, labels = _random_data(config)
     sampler = ClassificationSampler(labels, size, 0)
@@ -159,7 +160,7 @@ def _random_data(config: ml_collections.ConfigDict) -> tuple[np.ndarray, np.ndar
     rng = np.random.default_rng(0)
     size = (config.data.cache_height, config.data.cache_width)
     images = rng.integers(0, 256, (_CACHED_IMAGES, *size, 3), np.uint8)
-    return images, rng.integers(0, _IDENTITIES, _CACHED_IMAGES)
+    return images, rng.integers(0, _IDENTITIES.value, _CACHED_IMAGES)
 
 
 def choose_upsampling(form: str | None) -> None:

@@ -42,12 +42,11 @@ def test_every_stage_reports_and_a_failing_one_stops_nothing(tmp_path: Path) -> 
         "train": "ok",
         "finish": "ok",
         "swap": "ok",
-        "ranking": "ok",
-        "images": "ok",
+        "evaluation": "ok",
     }
     names = [name for name, _ in ends]
-    assert names[:3] == ["unpack", "machine", "tests"]
-    assert names[-7:] == ["profile", "train", "unpack", "finish", "swap", "ranking", "images"]
+    assert names[:2] == ["unpack", "machine"]
+    assert names[-6:-2] == ["profile", "train", "unpack", "finish"]
     kept = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
     assert kept == rows
 
@@ -65,23 +64,25 @@ def test_every_stage_reports_and_a_failing_one_stops_nothing(tmp_path: Path) -> 
     assert found["finish"]["how"] == "ended"
     flags = [flag for flag in found["train"]["flags"] if "config.total_steps" in flag]
     assert flags == [f"--config.total_steps={found['finish']['last']['dgnet']['step']}"]
+    # The training compiled no step of its own: it found those that were timed.
+    compiled = [file.name for file in (tmp_path / "work/xla").glob("jit_step-*-cache")]
+    assert len(compiled) == 3
     # All queries and the gallery without junk: those of the second call, no stand-ins.
-    assert found["ranking"]["counts"] == {
+    assert found["evaluation"]["counts"] == {
         "queries": 12,
         "queries_without_match": 0,
         "gallery": 14,
         "junk": 2,
         "distractors": 2,
     }
-    assert found["ranking"]["ranking"][0]["name"] == "alpha 0.5"
-    images = found["images"]["generated_images"]
+    assert found["evaluation"]["ranking"][0]["name"] == "alpha 0.5"
+    images = found["evaluation"]["generated_images"]
     assert images["generated"] == 16 and images["dims"] == 64 and images["fid_png"] > 0
     assert 0 <= images["identity_consistency"] <= 1
 
     # What the two calls bring back, each at most eight files.
     assert sorted(file.name for file in out.iterdir()) == [
-        "evaluation_images.json",
-        "evaluation_ranking.json",
+        "evaluation.json",
         "log.txt",
         "metrics.jsonl",
         "profile.txt",
@@ -135,15 +136,14 @@ def test_ramps_and_milestones_keep_their_published_shares(tmp_path: Path) -> Non
     place = lease.Place(tmp_path, tmp_path, tmp_path)
     flags = dict(
         flag.removeprefix("--config.").split("=", 1)
-        for flag in lease.training_flags(FULL, place, teacher_step=0.02, step=0.1)
+        for flag in lease.training_flags(FULL, place)
         if flag.startswith("--config.")
     )
-    # 110 s and 190 s, with 25 % for what is not the step: 4,400 and 1,520 steps, in two digits.
-    assert flags["teacher.total_steps"] == "4400"
-    assert flags["total_steps"] == "1500"
-    assert flags["ramp.start"] == "450"
-    assert 2 / float(flags["ramp.scale"]) == pytest.approx(60, rel=1e-3)
-    assert flags["optimizer.milestones"] == "(900,1350)"
+    # 30,000 + 4,000 of 100,000 steps until all losses have their full weights; cuts at 60 and 90 %.
+    assert flags["total_steps"] == "4000"
+    assert flags["ramp.start"] == "1200"
+    assert 2 / float(flags["ramp.scale"]) == pytest.approx(160, rel=1e-3)
+    assert flags["optimizer.milestones"] == "(2400,3600)"
 
 
 @pytest.mark.parametrize(
@@ -163,6 +163,19 @@ def test_a_wrong_command_is_told(
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("clean_environment")
+def test_without_time_for_a_wave_its_steps_are_skipped_and_say_why(tmp_path: Path) -> None:
+    place = lease.Place(tmp_path / "work", tmp_path, tmp_path / "out")
+    rows = lease.run_call("first", FULL, place, 100, ["tests", "steps"])
+    assert [row["stage"] for row in rows] == [
+        "tests",
+        *(f"step {variant.name}" for variant in FULL.variants),
+    ]
+    for row in rows:
+        assert row["status"] == "skipped"
+        assert row["reason"] == "60 s are left for steps, a wave takes 200"
+
+
 def test_without_its_accelerator_a_stage_of_the_full_lease_fails_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,10 +184,11 @@ def test_without_its_accelerator_a_stage_of_the_full_lease_fails_at_once(
         monkeypatch.setenv(name, "")
     place = lease.Place(tmp_path / "work", tmp_path, tmp_path / "out")
     chosen = ["machine", "steps", "train"]
-    rows = lease.run_call("first", replace(FULL, variants=FULL.variants[:1]), place, 300, chosen)
+    one = replace(FULL, waves=(FULL.waves[0][:1],))
+    rows = lease.run_call("first", one, place, 300, chosen)
     assert [(row["stage"], row["status"]) for row in rows] == [
         ("machine", "failed"),
-        (f"step {FULL.base}", "failed"),
+        ("step bfloat16_b8", "failed"),
         ("train", "failed"),
     ]
     for row in rows:

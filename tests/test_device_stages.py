@@ -92,7 +92,8 @@ def test_in_turns_each_waits_until_all_are_ready_and_then_is_alone(
     )
     stages = [waits("first"), never, stuck, waits("second")]
     files = [tmp_path / name for name in ("first", "never", "stuck", "second")]
-    run_in_turns([beside], list(zip(stages, files, strict=True)), 3, results, tmp_path)
+    pairs = [(beside, None), *zip(stages, files, strict=True)]
+    run_in_turns(pairs, 3, results, tmp_path, at_once=5)
 
     ends = {row["stage"]: row["status"] for row in results.rows if "status" in row}
     assert ends == {
@@ -105,6 +106,29 @@ def test_in_turns_each_waits_until_all_are_ready_and_then_is_alone(
     first, second = results.of("first"), results.of("second")
     assert results.of("beside")["now"] <= first["started"]
     assert first["ended"] <= second["started"]
+
+
+def test_only_some_prepare_themselves_at_once_and_the_late_ones_end(
+    results: Results, tmp_path: Path
+) -> None:
+    def prepares(name: str, seconds: float) -> Stage:
+        text = (
+            "import json, os, time\n"
+            f"started = time.monotonic(); time.sleep({seconds})\n"
+            "print(json.dumps({'ready': True, 'from': started, 'to': time.monotonic()}))\n"
+            f"while not os.path.exists({str(tmp_path / name)!r}): time.sleep(0.01)\n"
+        )
+        return Stage(name, [[*script(text)[:1], "-u", *script(text)[1:]]], 60)
+
+    seconds = {"first": 0.5, "second": 0.5, "third": 0.5, "late": 60}
+    stages = [(prepares(name, value), tmp_path / name) for name, value in seconds.items()]
+    late = time.monotonic() + 6
+    run_in_turns(stages, 5, results, tmp_path, at_once=2, ready_until=late)
+
+    ends = {row["stage"]: row["status"] for row in results.rows if "status" in row}
+    assert ends == {"first": "ok", "second": "ok", "third": "ok", "late": "timeout"}
+    others = results.of("first")["to"], results.of("second")["to"]
+    assert min(others) <= results.of("third")["from"]
 
 
 def event(name: str, pid: int, tid: int, start: float, duration: float) -> dict:

@@ -1,6 +1,6 @@
 """Takes home what a run has made: few and small files.
 
-    python -m benchmarks.device.collect WORK OUT [--report WORK/evaluation_ranking.json]
+    python -m benchmarks.device.collect WORK OUT [--report WORK/evaluation.json]
 
 copies the run's metrics and log, reports of evaluations, and grids as JPEG into OUT, as far as they
 are there. With --report it prints that evaluation's numbers as one JSON line.
@@ -30,8 +30,7 @@ def collect(work: Path, out: Path) -> list[str]:
     for source in (
         run / "metrics.jsonl",
         work / "training.log",
-        work / "evaluation_ranking.json",
-        work / "evaluation_images.json",
+        work / "evaluation.json",
     ):
         if source.is_file() and source.stat().st_size <= _LARGEST:
             shutil.copyfile(source, out / source.name)

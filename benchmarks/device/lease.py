@@ -23,24 +23,23 @@ from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
-from benchmarks.device.presets import _STEP, FULL, Preset, Variant
-from benchmarks.device.stages import Results, Row, Stage, end_all, run_in_turns, run_stage
+from benchmarks.device.presets import FULL, Preset, Variant
+from benchmarks.device.stages import Results, Row, Stage, end_all, run_in_turns, run_together
 from benchmarks.device.unpack import DATA
 
 ROOT = Path(__file__).resolve().parents[2]
 # The groups of stages of each call, in order.
 GROUPS = {
     "first": ("unpack", "machine", "tests", "steps", "profile", "train"),
-    "second": ("unpack", "finish", "swap", "ranking", "images"),
+    "second": ("unpack", "finish", "evaluation"),
 }
-# A limit of 600 seconds for a call, and time to start and to bring files back.
-_SECONDS = 570.0
-# What a trace and the start of the training need of a call, however long steps take.
-_AFTER_STEPS = 80.0
-# Where nothing was measured: seconds of a step of the teacher and of DG-Net.
-_TEACHER_STEP, _STEP_SECONDS = 0.03, 0.2
-# What a step takes more in a run than alone: the host, logs, pictures, checkpoints.
-_OVERHEAD = 1.25
+# The first leaves most of a lease to the training. The second: a limit of 600 seconds for a call,
+# and time to start and to bring files back.
+_FIRST, _SECOND = 400.0, 570.0
+# What reading a trace and the start of the training need of a call, however long steps take.
+_AFTER_STEPS = 40.0
+# What the timing of a compiled step needs: compiling ends before.
+_TURN_SECONDS = 10.0
 
 
 class Place(NamedTuple):
@@ -74,18 +73,10 @@ def first_call(preset: Preset, place: Place, results: Results) -> Iterator[Group
         [_stage("machine", preset, "benchmarks.device.machine", *preset.required, *preset.machine)],
     )
     precise = {"JAX_DEFAULT_MATMUL_PRECISION": "highest"}
-    tests = {"reference": preset.reference, "tests": preset.tests}
-    together = [
-        Stage(
-            f"tests: {name}" if name == "reference" else name,
-            [python("-m", "benchmarks.device.checks", *arguments)],
-            limits["tests"],
-            precise,
-        )
-        for name, arguments in tests.items()
-        if arguments
-    ]
-    yield "tests", together
+    check = python("-m", "benchmarks.device.checks", *preset.tests)
+    yield "tests", [Stage("tests", [check], limits["tests"], precise)]
+
+    trace = work / "trace"
 
     def with_share(variant: Variant, row: Row) -> Row:
         ceiling = results.of("machine").get(f"matmul_{variant.compare}_tflops")
@@ -94,43 +85,24 @@ def first_call(preset: Preset, place: Place, results: Results) -> Iterator[Group
             return row
         return row | {"share_of_matmul": round(reached / ceiling, 4), "against": variant.compare}
 
-    yield (
-        "steps",
-        [
-            Stage(
-                f"step {variant.name}",
-                [[*_step(preset, variant, preset.timed), f"--turn={_turn(place, variant)}"]],
-                limits["compile"],
-                adjust=partial(with_share, variant),
-            )
-            for variant in preset.variants
-        ],
+    flags = training_flags(preset, place)
+    # The training's own configuration, so that it finds its programs in the cache.
+    step = python(
+        *("benchmarks/step_time.py", *flags),
+        *(f"--identities={preset.identities}", f"--steps={preset.timed}"),
     )
-    traced = next(variant for variant in preset.variants if variant.name == preset.profiled)
-    trace = work / "trace"
-    yield (
-        "profile",
-        [
-            Stage(
-                "profile",
-                [
-                    [*_step(preset, traced, 1), f"--trace={trace}"],
-                    python(
-                        *("-m", "benchmarks.device.trace", str(trace)),
-                        f"--out={place.out / 'profile.txt'}",
-                    ),
-                ],
-                limits["profile"],
-            )
-        ],
-    )
-    flags = training_flags(
-        preset,
-        place,
-        results.of(f"step {preset.base_teacher}").get("step_seconds", _TEACHER_STEP),
-        results.of(f"step {preset.base}").get("step_seconds", _STEP_SECONDS),
-    )
-    warm = ["--warm"] if preset.warm else []
+    stages = []
+    for variant in preset.variants:
+        command = [*step, *variant.flags, f"--turn={_turn(place, variant)}"]
+        if variant.name == preset.profiled:
+            command.append(f"--trace={trace}")
+        adjust = partial(with_share, variant)
+        stages.append(Stage(_name(variant), [command], limits["compile"], adjust=adjust))
+    yield "steps", stages
+    profile = f"--out={place.out / 'profile.txt'}"
+    yield "profile", [_stage("profile", preset, "benchmarks.device.trace", str(trace), profile)]
+    compiled = {phase: results.of(f"step {name}") for phase, name in preset.programs.items()}
+    warm = [f"--warm={phase}" for phase, row in compiled.items() if not row]
     start = python("-m", "benchmarks.device.training", "start", str(work), *warm, "--", *flags)
     yield "train", [Stage("train", [start], limits["train"])]
 
@@ -145,53 +117,31 @@ def second_call(preset: Preset, place: Place, until: float) -> Iterator[Group]:
     collect = python("-m", "benchmarks.device.collect", str(work), str(place.out))
     run = f"--workdir={work / 'run'}"
     launch = python("launch.py", run, *preset.required, *_data(place))
-    evaluate = [*launch, "--mode=evaluate", *fields(preset.evaluation)]
-    reports = {name: work / f"evaluation_{name}.json" for name in ("ranking", "images")}
     waiting = max(0.0, until - time.monotonic() - preset.reserve)
     finish = python(
         *("-m", "benchmarks.device.training", "finish", str(work), f"--seconds={waiting:.0f}")
     )
     yield "finish", [Stage("finish", [finish, collect], waiting + limits["finish"])]
     swap = [*launch, "--mode=generate", "--task=swap"]
-    yield "swap", [Stage("swap", [swap, collect], limits["swap"])]
-    ranking = [
-        *evaluate,
-        "--config.evaluation.generated_images=False",
-        f"--output={reports['ranking']}",
-    ]
-    yield (
-        "ranking",
-        [
-            Stage(
-                "ranking",
-                [ranking, [*collect, f"--report={reports['ranking']}"]],
-                limits["ranking"],
-            )
-        ],
-    )
-    images = [
-        *evaluate,
-        "--config.evaluation.rerank=False",
+    report = work / "evaluation.json"
+    # The report is written at the end: without time for all of it there would be no ranking.
+    images = until - time.monotonic() >= preset.images_seconds
+    evaluate = [
+        *(*launch, "--mode=evaluate", *fields(preset.evaluation), f"--output={report}"),
+        f"--config.evaluation.generated_images={images}",
         f"--config.inception={work / 'weights' / 'inception.safetensors'}",
-        f"--output={reports['images']}",
     ]
-    yield (
-        "images",
-        [Stage("images", [images, [*collect, f"--report={reports['images']}"]], limits["images"])],
-    )
+    commands = {"swap": [swap, collect], "evaluation": [evaluate, [*collect, f"--report={report}"]]}
+    yield "evaluation", [Stage(name, both, limits[name]) for name, both in commands.items()]
 
 
-def training_flags(preset: Preset, place: Place, teacher_step: float, step: float) -> list[str]:
+def training_flags(preset: Preset, place: Place) -> list[str]:
     """Flags of launch.py for a training of the preset's length.
 
     Ramps and milestones stand at the published shares of the steps: 30 % without ramped terms, 4 %
     until they have their full weights, learning rates cut at 60 % and 90 %.
-
-    Args:
-        teacher_step, step: measured seconds of a step.
     """
-    teacher_steps = _rounded(preset.teacher_seconds / (_OVERHEAD * teacher_step))
-    steps = _rounded(preset.training_seconds / (_OVERHEAD * step))
+    teacher_steps, steps = preset.teacher_steps, preset.steps
     ramp_steps = max(1.0, 0.04 * steps)
     planned = {
         "teacher.total_steps": str(teacher_steps),
@@ -212,15 +162,8 @@ def training_flags(preset: Preset, place: Place, teacher_step: float, step: floa
         *preset.required,
         f"--config={preset.config}",
         *_data(place),
-        *fields({**preset.overrides, **preset.training, **planned}),
+        *fields({**preset.training, **planned}),
     ]
-
-
-def _rounded(steps: float) -> int:
-    """To two digits, 4 at least: a plan is not more exact than that."""
-    whole = max(4, int(steps))
-    unit = 10 ** max(0, len(str(whole)) - 2)
-    return whole // unit * unit
 
 
 def _data(place: Place) -> list[str]:
@@ -231,9 +174,8 @@ def _stage(name: str, preset: Preset, module: str, *arguments: str) -> Stage:
     return Stage(name, [python("-m", module, *arguments)], preset.limits[name])
 
 
-def _step(preset: Preset, variant: Variant, steps: int) -> list[str]:
-    flags = [f"--config={preset.config}", *fields(preset.overrides), f"--steps={steps}"]
-    return python(_STEP, *preset.required, *flags, *variant.flags)
+def _name(variant: Variant) -> str:
+    return f"step {variant.name}"
 
 
 def _turn(place: Place, variant: Variant) -> Path:
@@ -269,10 +211,10 @@ def run_groups(
     results: Results,
     until: float,
 ) -> None:
-    """Runs the stages of the chosen groups, one by one but for `tests` and `steps`.
+    """Runs the stages of the chosen groups, a group after the other.
 
-    Compiling takes longer than all else: all steps are compiled at the same time, and while tests
-    run. Then each is timed alone.
+    Compiling takes longer than all else, and the tests compile too: they run while the first wave
+    of steps is compiled.
     """
     tests: Sequence[Stage] = []
     for name, stages in groups:
@@ -281,13 +223,45 @@ def run_groups(
         if name == "tests" and "steps" in chosen:
             tests = stages
         elif name == "steps":
-            turns = [_turn(place, variant) for variant in preset.variants]
-            with_turns = list(zip(stages, turns, strict=True))
-            until_train = until - _AFTER_STEPS
-            run_in_turns(tests, with_turns, preset.limits["steps"], results, ROOT, until_train)
+            run_waves(tests, stages, preset, place, results, until - _AFTER_STEPS)
         else:
-            for stage in stages:
-                run_stage(stage, results, ROOT, until)
+            run_together(stages, results, ROOT, until)
+
+
+def run_waves(
+    tests: Sequence[Stage],
+    steps: Sequence[Stage],
+    preset: Preset,
+    place: Place,
+    results: Results,
+    until: float,
+) -> None:
+    """Compiles and times the steps a wave after the other, as long as time is left.
+
+    Args:
+        tests: run while the first wave is compiled.
+        steps: a stage for each of `preset.variants`.
+        until: of `time.monotonic()`, the end of all waves.
+    """
+    waiting = iter(steps)
+    for number, wave in enumerate(preset.waves):
+        with_turns = [(next(waiting), _turn(place, variant)) for variant in wave]
+        stages = [*((test, None) for test in tests if number == 0), *with_turns]
+        left = until - time.monotonic()
+        if left < preset.wave_seconds:
+            reason = f"{left:.0f} s are left for steps, a wave takes {preset.wave_seconds:.0f}"
+            for stage, _ in stages:
+                results.add({"stage": stage.name, "status": "skipped", "reason": reason})
+            continue
+        run_in_turns(
+            stages,
+            preset.limits["steps"],
+            results,
+            ROOT,
+            until,
+            at_once=preset.at_once,
+            ready_until=until - _TURN_SECONDS * len(wave),
+        )
 
 
 def run_call(
@@ -338,7 +312,9 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--out", type=Path, help="results are written here")
     result.add_argument("--work", type=Path, default=Path("device_work"), help="kept between calls")
     result.add_argument(
-        "--seconds", type=float, default=_SECONDS, help="until this call has to be over"
+        "--seconds",
+        type=float,
+        help=f"until the call has to be over (default: {_FIRST:.0f}, second: {_SECOND:.0f})",
     )
     result.add_argument("--stages", default="", help="some of a call's, with commas between them")
     return result
@@ -376,7 +352,8 @@ def _call(argv: Sequence[str] | None) -> None:
         )
     pack = (arguments.pack or arguments.work).absolute()
     place = Place(arguments.work.absolute(), pack, arguments.out.absolute())
-    run_call(arguments.call, FULL, place, arguments.seconds, chosen)
+    seconds = arguments.seconds or (_FIRST if arguments.call == "first" else _SECOND)
+    run_call(arguments.call, FULL, place, seconds, chosen)
 
 
 if __name__ == "__main__":

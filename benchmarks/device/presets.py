@@ -3,18 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-_STEP = "benchmarks/step_time.py"
-
 
 @dataclass(frozen=True)
 class Variant:
-    """A step to time: flags of benchmarks/step_time.py.
+    """A step to time: flags of benchmarks/step_time.py besides the training's configuration.
 
     `compare` names the kind of matmul in the first stage's row that its FLOP/s are compared with.
     """
 
     name: str
-    flags: tuple[str, ...]
+    flags: tuple[str, ...] = ()
     compare: str = "bfloat16"
 
 
@@ -24,77 +22,79 @@ class Preset:
 
     Attributes:
         config: `--config`.
-        overrides: `--config.` fields of everything, without the data set.
         machine: flags of benchmarks.device.machine.
-        reference: arguments of pytest for the comparison with the released program, or ().
-        tests: arguments of pytest for other tests.
-        variants: the steps to time.
+        tests: arguments of pytest, for tests that run while the first wave is compiled.
+        waves: the steps to time; those of a wave are compiled, then timed one by one.
+        at_once: how many programs are compiled at the same time, the tests among them.
+        wave_seconds: a wave is not begun with less time left for steps.
         timed: dispatches of each.
-        base, base_teacher: names of the variants whose step times plan the training.
+        programs: of the training's steps before and after the ramps, the variant with that program.
         profiled: the variant that is traced.
-        teacher_seconds, training_seconds: planned length of the two stages of training.
-        training: `--config.` fields of the training alone.
-        evaluation: `--config.` fields of evaluations.
+        identities: of the training set; a step with another number is another program.
+        teacher_steps, steps: planned length of the two stages of training.
+        training: `--config.` fields of the training.
+        evaluation: `--config.` fields of the evaluation.
+        images_seconds: with less time left for it, the evaluation leaves generated images out.
         pretrained: whether the training starts from the pack's ResNet-50.
-        warm: whether DG-Net's programs are compiled while its teacher trains.
         platforms: JAX_PLATFORMS.
         required: the flag with which programs end at once where there is no accelerator, or none.
-        limits: of stages by group; `compile` until a step is ready, `steps` for its timing.
+        limits: of stages; `compile` until a step is ready, `steps` for its timing.
         reserve: seconds of the second call that come after the training.
     """
 
     config: str
-    overrides: Mapping[str, str]
     machine: tuple[str, ...]
-    reference: tuple[str, ...]
     tests: tuple[str, ...]
-    variants: tuple[Variant, ...]
+    waves: tuple[tuple[Variant, ...], ...]
+    at_once: int
+    wave_seconds: float
     timed: int
-    base: str
-    base_teacher: str
+    programs: Mapping[str, str]
     profiled: str
-    teacher_seconds: float
-    training_seconds: float
+    identities: int
+    teacher_steps: int
+    steps: int
     training: Mapping[str, str]
     evaluation: Mapping[str, str]
+    images_seconds: float
     pretrained: bool
-    warm: bool
     platforms: str
     required: tuple[str, ...]
     limits: Mapping[str, float]
     reserve: float
 
+    @property
+    def variants(self) -> tuple[Variant, ...]:
+        """Of all waves."""
+        return tuple(variant for wave in self.waves for variant in wave)
 
-_BFLOAT16, _FLOAT32 = "--dtype=bfloat16", "--dtype=float32"
 
 FULL = Preset(
     config="configs/market.py:l1_rmse",
-    overrides={},
     machine=(),
-    reference=("tests/test_reference_step.py", "-k", "float32"),
-    tests=(
-        "tests/test_losses.py",
-        "tests/test_ranking.py",
-        "tests/test_blocks.py",
-        "-m",
-        "not slow",
+    # Where it is after so many seconds goes to the log: a timeout alone says nothing.
+    tests=("tests/test_reference_step.py", "-k", "float32", "-o", "faulthandler_timeout=150"),
+    waves=(
+        (
+            Variant("bfloat16_b8"),
+            Variant("teacher_bfloat16_b32", ("--stage=teacher",)),
+            Variant("bfloat16_b8_start", ("--phase=start",)),
+            Variant("float32_b8", ("--dtype=float32",), "float32"),
+        ),
+        (
+            Variant("bfloat16_b32", ("--batch=32",)),
+            Variant("bfloat16_b8_pmap", ("--config.parallel=pmap",)),
+            Variant("bfloat16_b8_phases", ("--upsample=phases",)),
+        ),
     ),
-    variants=(
-        Variant("bfloat16_b8", (_BFLOAT16, "--batch=8")),
-        Variant("float32_b8", (_FLOAT32, "--batch=8"), "float32"),
-        Variant("bfloat16_b32", (_BFLOAT16, "--batch=32")),
-        Variant("float32_b32", (_FLOAT32, "--batch=32"), "float32"),
-        Variant("teacher_bfloat16_b32", (_BFLOAT16, "--batch=32", "--stage=teacher")),
-        Variant("bfloat16_b8_phases", (_BFLOAT16, "--batch=8", "--upsample=phases")),
-        Variant("bfloat16_b8_scan4", (_BFLOAT16, "--batch=8", "--scan=4")),
-        Variant("bfloat16_b8_pmap", (_BFLOAT16, "--batch=8", "--config.parallel=pmap")),
-    ),
+    at_once=4,
+    wave_seconds=200,
     timed=20,
-    base="bfloat16_b8",
-    base_teacher="teacher_bfloat16_b32",
+    programs={"start": "bfloat16_b8_start", "full": "bfloat16_b8"},
     profiled="bfloat16_b8",
-    teacher_seconds=110,
-    training_seconds=190,
+    identities=751,
+    teacher_steps=7200,
+    steps=4000,
     training={
         "dtype": "bfloat16",
         # The pretrained file lacks most of the last stage: it learns as fast as the heads, nearly.
@@ -106,51 +106,53 @@ FULL = Preset(
         "optimizer.appearance_learning_rate": "0.003",
     },
     evaluation={"evaluation.batch_size": "256", "evaluation.fid_dims": "768"},
+    images_seconds=150,
     pretrained=True,
-    warm=True,
     platforms="cuda,cpu",
     required=("--require_accelerator",),
     limits={
         "unpack": 60,
         "machine": 60,
-        "tests": 200,
-        "compile": 250,
+        "tests": 330,
+        "compile": 330,
         "steps": 60,
-        "profile": 60,
+        "profile": 30,
         "train": 40,
         "finish": 75,
-        "swap": 90,
-        "ranking": 120,
-        "images": 240,
+        "swap": 120,
+        "evaluation": 300,
     },
-    reserve=210,
+    reserve=220,
 )
 
 SMOKE = Preset(
     config="tests/tiny.py",
-    overrides={},
     machine=("--size=256", "--copy_mib=8", "--repeats=2"),
-    reference=(),
     tests=("tests/test_ranking.py", "-m", "not slow"),
-    variants=(
-        Variant("float32_b8", (_FLOAT32,), "float32"),
-        Variant("teacher_float32_b8", (_FLOAT32, "--stage=teacher"), "float32"),
-        Variant("no_such_field", ("--config.no_such_field=1",), "float32"),
+    waves=(
+        (
+            Variant("float32_b8", compare="float32"),
+            Variant("teacher_float32_b8", ("--stage=teacher",), "float32"),
+            Variant("float32_b8_start", ("--phase=start",), "float32"),
+        ),
+        (Variant("no_such_field", ("--config.no_such_field=1",), "float32"),),
     ),
+    at_once=2,
+    wave_seconds=0,
     timed=2,
-    base="float32_b8",
-    base_teacher="teacher_float32_b8",
+    programs={"start": "float32_b8_start", "full": "float32_b8"},
     profiled="float32_b8",
-    teacher_seconds=0.3,
-    training_seconds=8,
+    identities=5,
+    teacher_steps=6,
+    steps=10,
     training={"dtype": "float32", "appearance.init": "teacher"},
     evaluation={
         "evaluation.batch_size": "16",
         "evaluation.fid_dims": "64",
         "evaluation.fid_images": "16",
     },
+    images_seconds=0,
     pretrained=False,
-    warm=False,
     platforms="cpu",
     required=(),
     limits={
@@ -163,8 +165,7 @@ SMOKE = Preset(
         "train": 300,
         "finish": 120,
         "swap": 300,
-        "ranking": 300,
-        "images": 300,
+        "evaluation": 300,
     },
     reserve=0,
 )

@@ -1,8 +1,6 @@
 """Both calls of a lease with tiny networks on drawn images, on a CPU."""
 
 import os
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +8,7 @@ from safetensors.numpy import save_file
 
 from benchmarks.device import pack
 from benchmarks.device.lease import Place, run_call
-from benchmarks.device.presets import SMOKE, Preset, Variant
+from benchmarks.device.presets import SMOKE
 from benchmarks.device.stages import Row
 from dgnet_jax.data.readers.datasets import load_dataset
 from dgnet_jax.data.synthetic import draw_dataset
@@ -61,21 +59,17 @@ def make_packs(folder: Path) -> None:
     pack.write_pack(folder / "second", pack.LIMIT_MIB, archive=pack.test_images(dataset))
 
 
-def smoke(
-    folder: Path, out: Path, more: Sequence[Variant] = (), preset: Preset = SMOKE
-) -> list[Row]:
+def smoke(folder: Path, out: Path) -> list[Row]:
     """Packs, makes both calls, and returns all rows.
 
     Args:
         folder: for everything on the way.
         out: what a call brings back.
-        more: variants of the step besides the preset's.
     """
     os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
-    preset = replace(preset, variants=(*preset.variants, *more))
     make_packs(folder)
     rows = []
     for call in ("first", "second"):
         place = Place(folder / "work", folder / call, out)
-        rows += run_call(call, preset, place, _PATIENCE)
+        rows += run_call(call, SMOKE, place, _PATIENCE)
     return rows

@@ -154,37 +154,52 @@ def run_together(
 
 
 def run_in_turns(
-    beside: Sequence[Stage],
-    stages: Sequence[tuple[Stage, Path]],
+    stages: Sequence[tuple[Stage, Path | None]],
     limit: float,
     results: Results,
     root: Path,
     until: float = float("inf"),
+    *,
+    at_once: int,
+    ready_until: float = float("inf"),
 ) -> None:
-    """Lets stages prepare themselves at the same time, then go on one by one, alone.
+    """Lets stages prepare themselves, some at the same time, then go on one by one, alone.
 
     Args:
-        beside: stages that run while the others prepare themselves, to their end.
-        stages: each with the file that it waits for once it has printed {"ready": true, ...}; its
-            own limit is that of the preparation.
+        stages: in the order in which they begin, each with the file that it waits for once it has
+            printed {"ready": true, ...}; its own limit is that of the preparation. One with None
+            has no turn: it is all preparation.
         limit: seconds of a turn.
         results, root, until: as of `run_stage`.
+        at_once: how many prepare themselves at the same time; the next begins when one is ready.
+        ready_until: of `time.monotonic()`, when those that are not ready are ended.
     """
-    turns = [Turn(file) for _, file in stages]
-    threads = []
-    for (stage, file), turn in zip(stages, turns, strict=True):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.unlink(missing_ok=True)
-        arguments = (stage, results, root, until, turn)
-        threads.append(threading.Thread(target=run_stage, args=arguments, daemon=True))
-    for thread in threads:
-        thread.start()
-    run_together(beside, results, root, until)
-    for turn in turns:
+    slots = threading.Semaphore(at_once)
+
+    def run(stage: Stage, turn: Turn) -> None:
+        run_stage(stage, results, root, min(until, ready_until), turn)
+
+    def release(turn: Turn) -> None:
         turn.ready.wait()
-    for turn, thread in zip(turns, threads, strict=True):
-        turn.deadline = min(time.monotonic() + limit, until)
-        turn.file.touch()
+        slots.release()
+
+    begun = []
+    for stage, file in stages:
+        turn = Turn(file or Path())
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.unlink(missing_ok=True)
+        slots.acquire()
+        thread = threading.Thread(target=run, args=(stage, turn), daemon=True)
+        thread.start()
+        threading.Thread(target=release, args=(turn,), daemon=True).start()
+        begun.append((turn, thread, file))
+    for turn, _, _ in begun:
+        turn.ready.wait()
+    for turn, thread, file in begun:
+        if file is not None:
+            turn.deadline = min(time.monotonic() + limit, until)
+            file.touch()
         thread.join()
 
 

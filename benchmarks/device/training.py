@@ -1,13 +1,13 @@
 """A training that goes on between the calls of a lease, until it is told to stop.
 
-    python -m benchmarks.device.training start WORK [--warm] -- --config=... --config.total_steps=..
+    python -m benchmarks.device.training start WORK --warm=full -- --config=... --config.dtype=...
     python -m benchmarks.device.training finish WORK --seconds=200
 
 `start` runs `launch.py` with these flags in a session of its own, its work directory WORK/run, its
-output in WORK/training.log, and returns. With --warm DG-Net's two programs, before and after the
-ramps, are compiled into the cache beside it, while its teacher trains. `finish` waits for its end,
-or after so many seconds sends SIGTERM, upon which it saves, and reports how far it came. Each
-prints one JSON line. Only the standard library is used.
+output in WORK/training.log, and returns. --warm names those of DG-Net's two programs, before and
+after the ramps, that are compiled into the cache beside it, while its teacher trains. `finish`
+waits for its end, or after so many seconds sends SIGTERM, upon which it saves, and reports how far
+it came. Each prints one JSON line. Only the standard library is used.
 """
 
 import argparse
@@ -49,9 +49,9 @@ def tail(work: Path) -> list[str]:
     return log.read_text(errors="replace").splitlines()[-_TAIL:] if log.is_file() else []
 
 
-def warm(work: Path, flags: Sequence[str]) -> None:
-    """Starts the compilation of DG-Net's two programs, in sessions of their own."""
-    for phase in ("start", "full"):
+def warm(work: Path, phases: Sequence[str], flags: Sequence[str]) -> None:
+    """Starts the compilation of DG-Net's programs of these phases, in sessions of their own."""
+    for phase in phases:
         command = [sys.executable, "benchmarks/step_time.py", "--steps=0", f"--phase={phase}"]
         with (work / f"warm_{phase}.log").open("w") as log:
             subprocess.Popen(
@@ -132,14 +132,15 @@ def main(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser("python -m benchmarks.device.training", description=__doc__)
     parser.add_argument("what", choices=["start", "finish"])
     parser.add_argument("work", type=Path)
-    parser.add_argument("--warm", action="store_true", help="start: compile ahead")
+    parser.add_argument(
+        "--warm", action="append", default=[], choices=["start", "full"], help="start: compile it"
+    )
     parser.add_argument("--seconds", type=float, default=_WATCH, help="finish: how long to wait")
     arguments = parser.parse_args(own)
     work = arguments.work.absolute()
     try:
         if arguments.what == "start":
-            if arguments.warm:
-                warm(work, flags)
+            warm(work, arguments.warm, flags)
             row = start(work, flags)
         else:
             row = finish(work, arguments.seconds)
