@@ -14,7 +14,6 @@ import orbax.checkpoint as ocp
 from dgnet_jax.errors import InputError
 
 State = TypeVar("State")
-_ITEMS = {"state": ocp.StandardCheckpointHandler, "config": ocp.JsonCheckpointHandler}
 
 
 def abstract_state(state: State) -> State:
@@ -63,7 +62,10 @@ class Checkpoints:
         policies = ocp.checkpoint_managers
         self._manager = _Manager(
             self.directory,
-            item_handlers={name: handler() for name, handler in _ITEMS.items()},
+            # A manager that has saved nothing yet reads an item's metadata by its handler.
+            handler_registry=ocp.handlers.create_default_handler_registry(
+                state=ocp.StandardCheckpointHandler(), config=ocp.JsonCheckpointHandler()
+            ),
             options=ocp.CheckpointManagerOptions(
                 # With a preservation policy best_fn no longer decides what is kept, but without it
                 # the metrics are not written and best_step() is the latest step.
