@@ -82,7 +82,7 @@ def test_best_is_the_evaluated_checkpoint_of_the_best_map_and_is_logged(tmp_path
         finally:
             logging.getLogger("absl").removeHandler(caplog.handler)
         assert_same(reader.restore(make_state(), "best"), make_state(2))
-    assert f"{tmp_path}: the best checkpoint is of step 2: {{'mAP': 0.4}}" in caplog.messages
+    assert f"{tmp_path}: the best checkpoint is of step 2, mAP 0.4000" in caplog.messages
 
 
 def test_without_evaluations_best_says_so(tmp_path):

@@ -150,7 +150,7 @@ def test_the_best_checkpoint_paints(launcher, tmp_path):
     config, state, _ = save_run(tmp_path / "run", fields)
     save_evaluated(tmp_path / "run", config, (state, state))
     run = finish(launcher, tmp_path / "run", "swap", tmp_path, "--count=2", "--step=best")
-    assert f"the best checkpoint is of step {BEST}: " in run.said()
+    assert f"the best checkpoint is of step {BEST}, mAP 0.5000" in run.said()
     with Image.open(tmp_path / "swap.png") as figure:
         assert f" step {BEST} " in figure.info["generator"]
 

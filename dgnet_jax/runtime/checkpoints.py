@@ -206,14 +206,18 @@ class Checkpoints:
 
     def _choose_best(self) -> int:
         step = self.best_step()
-        if step is None:
+        metrics = None if step is None else self.metrics(step)
+        if step is None or metrics is None:
             raise InputError(
                 f"{self.directory}: no checkpoint has an evaluation, so none is the best; found "
                 f"steps {sorted(self._manager.all_steps())}. Choose one of these steps, or train "
                 "with --config.evaluation.every_steps=N, which evaluates every N steps"
             )
         absl_logging.info(
-            "%s: the best checkpoint is of step %d: %s", self.directory, step, self.metrics(step)
+            "%s: the best checkpoint is of step %d, mAP %.4f",
+            self.directory,
+            step,
+            _mean_average_precision(metrics),
         )
         return step
 
