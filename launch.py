@@ -18,7 +18,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from dgnet_jax.ablation import flags as ablation_flags
-from dgnet_jax.command_line import parse_flags
+from dgnet_jax.command_line import StepParser, parse_flags
 from dgnet_jax.errors import DivergedError, InputError
 from dgnet_jax.generate import flags as generate_flags
 from dgnet_jax.runtime.devices import join_processes
@@ -28,8 +28,8 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run.", requir
 _MODE = flags.DEFINE_enum(
     "mode", "train", ["train", "evaluate", "generate", "ablate"], "What to do."
 )
-_STEP = flags.DEFINE_integer(
-    "step", None, "--mode=evaluate, generate: which checkpoint; default the last."
+_STEP = flags.DEFINE(
+    StepParser(), "step", None, "--mode=evaluate, generate: which checkpoint; default the last."
 )
 _OUTPUT = flags.DEFINE_string(
     "output",

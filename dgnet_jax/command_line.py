@@ -1,14 +1,49 @@
-"""How `launch.py` reads its command line."""
+"""How `launch.py` reads its command line, and what the package's other commands share with it."""
 
 import argparse
 import sys
 import traceback
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from dgnet_jax import config
 from dgnet_jax.errors import InputError
+
+if TYPE_CHECKING:
+    from dgnet_jax.runtime.checkpoints import Step
+
+
+def parse_step(text: str) -> "Step":
+    """The value of `--step`, for argparse's `type` too.
+
+    Raises:
+        ArgumentTypeError: it is neither a number nor "best".
+    """
+    if text == "best":
+        return "best"
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"found {text!r}. Give a number of steps, or 'best': the checkpoint with the best mAP"
+        ) from None
+
+
+class StepParser(flags.ArgumentParser["Step"]):
+    """absl's parser of `--step`."""
+
+    syntactic_help = "a number of steps, or best: the checkpoint with the best mAP"
+
+    def parse(self, argument: str) -> "Step":
+        try:
+            return parse_step(argument)
+        except argparse.ArgumentTypeError as error:
+            raise ValueError(str(error)) from error
+
+    def flag_type(self) -> str:
+        return "step"
 
 
 def parse_flags(argv: list[str]) -> list[str]:

@@ -25,7 +25,7 @@ from dgnet_jax.models.embedding import Embeddings
 from dgnet_jax.models.forward import Forward, TeacherForward, Variables
 from dgnet_jax.models.initialization import init_parameters
 from dgnet_jax.models.reid import Teacher
-from dgnet_jax.runtime.checkpoints import Checkpoints
+from dgnet_jax.runtime.checkpoints import Checkpoints, Step
 from dgnet_jax.runtime.devices import (
     Placement,
     map_batches,
@@ -229,7 +229,7 @@ class Baseline:
 
 
 def load_model(
-    config: ml_collections.ConfigDict, workdir: str | Path | None, step: int | None = None
+    config: ml_collections.ConfigDict, workdir: str | Path | None, step: Step | None = None
 ) -> DGNet:
     """The DG-Net of a work directory, or of `config.released` if that is given.
 
@@ -240,7 +240,8 @@ def load_model(
         config: as trained, or `workdir.load_config(workdir)`.
         workdir: of a run, which may still be training; nothing in it is changed. None with
             `config.released`.
-        step: which checkpoint; the latest by default.
+        step: which checkpoint; "best" is the one with the best mAP in its training's evaluations,
+            None the latest.
 
     Raises:
         InputError: there is no such run or checkpoint, or it is of another network.
@@ -321,7 +322,7 @@ def load_teacher(
 
 
 def load_baseline(
-    config: ml_collections.ConfigDict, workdir: str | Path | None, step: int | None = None
+    config: ml_collections.ConfigDict, workdir: str | Path | None, step: Step | None = None
 ) -> Baseline:
     """The re-ID baseline of a work directory, finished or still training.
 
@@ -363,7 +364,7 @@ def _finished_teacher(
 def _restore_teacher(
     config: ml_collections.ConfigDict,
     source: str | Path | None,
-    step: int | None,
+    step: Step | None,
     flag: str,
     placement: Placement,
 ) -> tuple[TeacherModel, int]:

@@ -1,6 +1,7 @@
 """The baseline learns what it is told to of real and generated images."""
 
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import jax
@@ -13,6 +14,7 @@ from trained import save_run
 
 from configs import trained
 from dgnet_jax import evaluate, train
+from dgnet_jax.data import cache
 from dgnet_jax.data.generated import MixedData
 from dgnet_jax.data.pipeline import ReidData
 from dgnet_jax.data.readers.datasets import load_dataset
@@ -69,6 +71,35 @@ def test_real_images_come_first_and_keep_their_labels(root, generated, labels):
         "soft": np.load(generated / "soft_labels.npy")[[3, 0, 6]],
     }[labels]
     np.testing.assert_allclose(targets[[0, 2, 3]], expected, rtol=1e-6)
+
+
+def test_the_training_images_are_in_memory_once(root, generated):
+    data = mixed(root, generated)
+    tracemalloc.start()
+    try:
+        images = data.train_images
+        numpy_only = tracemalloc.DomainFilter(inclusive=True, domain=np.lib.tracemalloc_domain)
+        held = tracemalloc.take_snapshot().filter_traces([numpy_only]).statistics("filename")
+    finally:
+        tracemalloc.stop()
+    assert images.nbytes <= sum(statistic.size for statistic in held) < 1.1 * images.nbytes
+    assert np.shares_memory(images[: data.num_real], data.train.images)
+    assert np.shares_memory(images, data.train_images)
+
+
+def test_a_broken_real_image_leaves_no_gap(root, generated, tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "MAX_BROKEN_FRACTION", 0.5)
+    broken = tmp_path / "data"
+    shutil.copytree(root, broken)
+    Path(load_dataset("folder", broken).train.paths[3]).write_bytes(b"no image")
+    data = mixed(broken, generated)
+    parts = ReidData(load_dataset("folder", broken), 32, 16), mixed(root, generated, real=False)
+    assert (
+        data.num_real == len(parts[0].train_images) == len(load_dataset("folder", root).train) - 1
+    )
+    for name in ("train_images", "train_labels"):
+        expected = np.concatenate([getattr(part, name) for part in parts])
+        np.testing.assert_array_equal(getattr(data, name), expected)
 
 
 def test_generated_images_alone(root, generated):

@@ -71,6 +71,31 @@ def test_without_evaluations_there_is_no_best_step(tmp_path):
         assert checkpoints.best_step() is None
 
 
+def test_best_is_the_evaluated_checkpoint_of_the_best_map_and_is_logged(tmp_path, caplog):
+    with Checkpoints(tmp_path) as checkpoints:
+        for step, value in ((1, 0.3), (2, 0.4), (3, 0.2), (4, None)):
+            checkpoints.save(step, make_state(step), None if value is None else {"mAP": value})
+    with Checkpoints(tmp_path, read_only=True) as reader, caplog.at_level(logging.INFO, "absl"):
+        logging.getLogger("absl").addHandler(caplog.handler)
+        try:
+            assert (reader.choose_step("best"), reader.choose_step()) == (2, 4)
+        finally:
+            logging.getLogger("absl").removeHandler(caplog.handler)
+        assert_same(reader.restore(make_state(), "best"), make_state(2))
+    assert f"{tmp_path}: the best checkpoint is of step 2, mAP 0.4000" in caplog.messages
+
+
+def test_without_evaluations_best_says_so(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        with pytest.raises(InputError, match=r"no checkpoint has an evaluation.*found steps \[\]"):
+            checkpoints.choose_step("best")
+        checkpoints.save(1, make_state(), {"mAP": float("nan")})
+        with pytest.raises(InputError, match=r"found steps \[1\]. Choose one of these steps, or"):
+            checkpoints.restore(make_state(), "best")
+        with pytest.raises(InputError, match="step: found 'last'. Give a number of steps, or"):
+            checkpoints.choose_step("last")
+
+
 def test_a_second_save_of_a_step_is_left_out(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.save(1, make_state(1))

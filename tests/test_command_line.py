@@ -1,5 +1,6 @@
 """The flags of evaluation, as they are typed."""
 
+import argparse
 import json
 import re
 
@@ -8,7 +9,7 @@ from processes import Launcher
 from test_evaluator import STEP, TRAINED_WITH, people, run, strangers  # noqa: F401
 
 from configs import trained
-from dgnet_jax.command_line import add_trained_config
+from dgnet_jax.command_line import StepParser, add_trained_config, parse_step
 from dgnet_jax.data.readers.datasets import load_dataset
 
 
@@ -41,6 +42,19 @@ def test_a_given_config_and_training_are_left_alone(flags):
     argv = ["launch.py", *flags]
     add_trained_config(argv)
     assert argv == ["launch.py", *flags]
+
+
+def test_a_step_is_a_number_or_best():
+    for parse in (parse_step, StepParser().parse):
+        assert (parse("12"), parse("best")) == (12, "best")
+
+
+@pytest.mark.parametrize("text", ["last", "", "3.5", "Best"])
+def test_another_step_is_refused(text):
+    with pytest.raises(argparse.ArgumentTypeError, match=f"found '{text}'. Give a number of steps"):
+        parse_step(text)
+    with pytest.raises(ValueError, match=f"found '{text}'. Give a number of steps, or 'best'"):
+        StepParser().parse(text)
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +94,8 @@ def test_a_run_is_evaluated_on_another_data_set_by_overriding_its_fields(
         (["--config.data.name=markt1501"], "error: .*unknown data set 'markt1501'"),
         (["--queries=nobody"], "error: --queries: no query has the name 'nobody'"),
         (["--step=3"], "error: .*no checkpoint of step 3; found steps \\[7\\]"),
+        (["--step=best"], "error: .*no checkpoint has an evaluation.*; found steps \\[7\\]"),
+        (["--step=last"], "error: flag --step=last: found 'last'. Give a number of steps, or 'b"),
         (
             ["--config.evaluation.rerank_k1=0"],
             r"error: --config.evaluation.rerank_\*: re-ranking: found k1 0",

@@ -14,6 +14,7 @@ import pytest
 from reference import Reference
 from safetensors.numpy import load_file
 from tiny import IDENTITIES, tiny_config, tiny_state
+from trained import BEST, save_evaluated
 
 from configs import base
 from dgnet_jax.convert import load_released, load_teacher_weights
@@ -82,6 +83,20 @@ def test_a_run_to_the_released_layout_and_back_is_the_same_bits(
 
     main([str(tmp_path / "released"), str(tmp_path / "back.safetensors")])
     assert_is_state(tmp_path / "back.safetensors", state)
+
+
+def test_the_best_checkpoint_is_converted(
+    state: TrainState, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    config = tiny_config()
+    work_directory.unlock(work_directory.prepare(tmp_path / "run", config))
+    save_evaluated(tmp_path / "run", config, (state, state))
+    main(["--to-released", str(tmp_path / "run"), str(tmp_path / "to"), "--step=best"])
+    names = {path.name for path in (tmp_path / "to").iterdir()}
+    assert names == {f"{part}_{BEST:08d}.pt" for part in ("dis", "gen", "id")}
+    with pytest.raises(SystemExit):
+        main(["--to-released", str(tmp_path / "run"), str(tmp_path / "to"), "--step=last"])
+    assert "argument --step: found 'last'. Give a number of" in capsys.readouterr().err
 
 
 def test_a_full_size_network_gets_the_released_keys_and_shapes() -> None:

@@ -7,7 +7,7 @@ import pytest
 from drawn_market import smooth_image
 
 from dgnet_jax.errors import InputError
-from dgnet_jax.evaluation.consistency import identity_consistency, identity_consistency_of_images
+from dgnet_jax.evaluation.consistency import identity_consistency
 from dgnet_jax.evaluation.diversity import (
     dissimilarity,
     diversity,
@@ -113,13 +113,6 @@ def test_identity_consistency_counts_rank_1() -> None:
     identities = np.array([5, 6, 7, 7])
     found = identity_consistency(generated, identities, real, real_identities)
     assert found == 0.75
-    # As a function of images.
-    assert (
-        identity_consistency_of_images(
-            lambda images: images * 2.0, generated, identities, real, real_identities
-        )
-        == 0.75
-    )
 
 
 def test_identity_consistency_in_tiles() -> None:

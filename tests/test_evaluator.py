@@ -12,6 +12,7 @@ from PIL import Image
 from test_ranking import hits_by_sorting
 from test_reranking import distances_by_definition
 from tiny import tiny_config, tiny_state
+from trained import BEST, save_evaluated
 
 from configs import trained
 from dgnet_jax.data.synthetic import draw_dataset
@@ -215,6 +216,19 @@ def test_evaluate_gives_the_main_row(run, config, found):
     assert found["ranking"][0]["name"] == "alpha 0.5"
     expected = "rank1 rank5 rank10 mAP mAP_standard mINP queries gallery junk distractors"
     assert set(expected.split()) <= metrics.keys()
+
+
+def test_the_best_checkpoint_is_evaluated(run, config, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    networks, optimizers = build_networks(config, TRAINED_WITH), make_optimizers(config)
+    states = tuple(tiny_state(networks, optimizers, BEST, seed) for seed in (2, 3))
+    shutil.rmtree(stage_directory(folder, DGNET_STAGE))
+    save_evaluated(folder, config, states)
+    assert evaluator.evaluate_fully(config, folder, "best")["step"] == BEST
+    best = evaluator.evaluate(config, folder, step="best")
+    assert best == evaluator.evaluate(config, folder, step=BEST)
+    assert best != evaluator.evaluate(config, folder)
 
 
 def test_the_table_shows_every_row_in_percent_and_the_counts(found):

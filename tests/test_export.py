@@ -14,12 +14,14 @@ from jax import export as jax_export
 from PIL import Image
 from safetensors.numpy import save_file
 from tiny import IDENTITIES, tiny_config, tiny_state
+from trained import BEST, save_evaluated, save_run
 
 from dgnet_jax.convert.released import released_state_dicts
 from dgnet_jax.errors import InputError
 from dgnet_jax.evaluation.features import ranking_features
 from dgnet_jax.export import write_export
 from dgnet_jax.export.__main__ import main
+from dgnet_jax.export.released import read_run
 from dgnet_jax.inference import DGNet, load_model
 from dgnet_jax.models import build_networks
 from dgnet_jax.training.state import make_optimizers
@@ -123,6 +125,20 @@ def test_what_cannot_be_exported_is_told(model: DGNet, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"file: cannot be made a folder"):
         write_export(model, tmp_path / "file", ALPHA)
+
+
+def test_the_best_checkpoint_is_exported(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    config, state, _ = save_run(tmp_path / "run")
+    arguments = [str(tmp_path / "run"), str(tmp_path / "out")]
+    with pytest.raises(SystemExit, match="error: .*no checkpoint has an evaluation"):
+        main([*arguments, "--step=best"])
+    save_evaluated(tmp_path / "run", config, (state, state))
+    assert read_run(tmp_path / "run", "best").step == BEST
+    main([*arguments, "--step=best"])
+    assert f"MB, step {BEST} of {tmp_path / 'run'}" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main([*arguments, "--step=last"])
+    assert "argument --step: found 'last'. Give a number of" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from drawn_market import smooth_image
 from PIL import Image
 from processes import Launcher, Run
-from trained import save_run
+from trained import BEST, save_evaluated, save_run
 
 from dgnet_jax.figures import image_grid
 
@@ -145,6 +145,16 @@ def test_interpolations_as_strips_and_animations(launcher, workdir, tmp_path):
             assert animation.n_frames == 5 + 3
 
 
+def test_the_best_checkpoint_paints(launcher, tmp_path):
+    fields = {"data.root": str(launcher.data), "data.name": "folder"}
+    config, state, _ = save_run(tmp_path / "run", fields)
+    save_evaluated(tmp_path / "run", config, (state, state))
+    run = finish(launcher, tmp_path / "run", "swap", tmp_path, "--count=2", "--step=best")
+    assert f"the best checkpoint is of step {BEST}, mAP 0.5000" in run.said()
+    with Image.open(tmp_path / "swap.png") as figure:
+        assert f" step {BEST} " in figure.info["generator"]
+
+
 @pytest.mark.parametrize(
     "task, flags, message",
     [
@@ -153,6 +163,8 @@ def test_interpolations_as_strips_and_animations(launcher, workdir, tmp_path):
         ("swap", ("--appearance=nowhere",), "--appearance: no file or folder nowhere"),
         ("pairs", (), "--task=pairs needs --appearance=FOLDER and --structure=FOLDER"),
         ("swap", ("--step=77",), "no checkpoint of step 77; found steps [3]"),
+        ("swap", ("--step=best",), "no checkpoint has an evaluation"),
+        ("swap", ("--step=last",), "flag --step=last: found 'last'. Give a number of steps, or"),
         ("dataset", ("--config.data.root=nowhere",), "--config.data.root=nowhere"),
     ],
 )

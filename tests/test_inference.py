@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 from tiny import IDENTITIES, tiny_config
-from trained import STEP, save_run
+from trained import BEST, STEP, save_evaluated, save_run
 
 from dgnet_jax.errors import InputError
-from dgnet_jax.inference import DGNet, load_model, load_teacher_model
+from dgnet_jax.inference import DGNet, load_baseline, load_model, load_teacher_model
 from dgnet_jax.models import apply, build_networks
 from dgnet_jax.runtime.workdir import load_config
 from dgnet_jax.training.pictures import Painter
@@ -53,6 +53,22 @@ def test_a_model_is_its_checkpoint_and_counts_its_identities(run, model, teacher
     jax.tree.map(np.testing.assert_array_equal, restored, saved)
     jax.tree.map(np.testing.assert_array_equal, teacher.variables, variables)
     assert (model.step, model.num_identities, teacher.num_identities) == (STEP, IDENTITIES, 5)
+
+
+def test_the_best_checkpoint_is_not_the_last(tmp_path):
+    config, state, _ = save_run(tmp_path)
+    moved = jax.tree.map(lambda leaf: leaf + 1, state)
+    save_evaluated(tmp_path, config, (moved, state))
+    best = load_model(load_config(tmp_path), tmp_path, "best")
+    assert best.step == BEST
+    jax.tree.map(np.testing.assert_array_equal, best.generator, moved.generator)
+    assert load_model(config, tmp_path).step == BEST + 1
+
+
+@pytest.mark.parametrize("load", [load_model, load_baseline])
+def test_without_an_evaluated_checkpoint_there_is_no_best(run, load):
+    with pytest.raises(InputError, match=r"no checkpoint has an evaluation.*every_steps=N"):
+        load(load_config(run[0]), run[0], "best")
 
 
 def test_a_swap_is_the_decoders_picture_of_the_two_codes(run, model):

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from dgnet_jax.data import synthetic
-from dgnet_jax.data.synthetic import contact_sheet, draw_dataset
+from dgnet_jax.data.synthetic import draw_dataset
 from dgnet_jax.errors import InputError
 
 # dgnet.md, section 4: identity, camera, sequence, frame, box.
@@ -182,11 +182,6 @@ def test_other_sizes_are_drawn_too(tmp_path):
     draw_dataset(tmp_path / "set", height=64, width=32, **FEW)
     with Image.open(next((tmp_path / "set" / "query").iterdir())) as image:
         assert image.size == (32, 64)
-
-
-def test_contact_sheet_shows_people_by_cameras(drawn):
-    sheet = contact_sheet(drawn, 2, 4)
-    assert sheet.size == (4 * 192 + 3 * 6, 2 * 384 + 6)
 
 
 Boxes = list[tuple[str, int]]

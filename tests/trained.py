@@ -15,6 +15,7 @@ from dgnet_jax.training.state import TrainState, make_optimizers
 from dgnet_jax.training.teacher import TeacherState, make_optimizer
 
 STEP = 3
+BEST = STEP + 1
 
 
 def save_run(
@@ -41,3 +42,13 @@ def save_run(
     with Checkpoints(stage_directory(workdir, TEACHER_STAGE), config) as checkpoints:
         checkpoints.save(steps, finished)
     return config, state, teacher
+
+
+def save_evaluated(
+    workdir: Path, config: ml_collections.ConfigDict, states: tuple[TrainState, TrainState]
+) -> None:
+    """Adds two evaluated checkpoints: the first, of step BEST, is the best, the other the last."""
+    with Checkpoints(stage_directory(workdir, DGNET_STAGE), config) as checkpoints:
+        for step, state, accuracy in zip((BEST, BEST + 1), states, (0.5, 0.25), strict=True):
+            state = state.replace(step=jnp.int32(step))
+            checkpoints.save(step, state, {"mAP": accuracy})

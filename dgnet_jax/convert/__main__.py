@@ -8,10 +8,15 @@ python -m dgnet_jax.convert --to-released runs/l1_rmse OUT_DIR
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from dgnet_jax.command_line import parse_step
 from dgnet_jax.convert.architecture import KINDS
 from dgnet_jax.convert.released import Written, convert, released_state_dicts, write_released
 from dgnet_jax.errors import InputError
+
+if TYPE_CHECKING:
+    from dgnet_jax.runtime.checkpoints import Step
 
 _NETWORKS = "\n".join(f"  {kind}: {text}" for kind, text in KINDS.items())
 _DESCRIPTION = f"""\
@@ -28,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         usage="%(prog)s [--kind KIND] SOURCE [SOURCE ...] OUT.safetensors\n"
-        "       %(prog)s --to-released WORKDIR OUT_DIR [--step N]",
+        "       %(prog)s --to-released WORKDIR OUT_DIR [--step N|best]",
     )
     result.add_argument(
         "paths",
@@ -43,7 +48,12 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="WORKDIR's checkpoint to OUT_DIR/gen_########.pt, id_########.pt, dis_########.pt",
     )
-    result.add_argument("--step", type=int, help="--to-released: which checkpoint; default: last")
+    result.add_argument(
+        "--step",
+        type=parse_step,
+        metavar="N|best",
+        help="--to-released: which checkpoint; 'best' is the one with the best mAP; default: last",
+    )
     return result
 
 
@@ -64,7 +74,7 @@ def report(written: Written) -> str:
     return "\n".join(lines)
 
 
-def to_released(workdir: Path, folder: Path, step: int | None) -> list[Path]:
+def to_released(workdir: Path, folder: Path, step: "Step | None") -> list[Path]:
     """A checkpoint of a work directory as the released program's three files."""
     from dgnet_jax.export.released import read_run
 

@@ -39,7 +39,14 @@ class ImageCache:
         return len(self.images)
 
 
-def decode(split: Split, height: int, width: int, *, num_threads: int | None = None) -> ImageCache:
+def decode(
+    split: Split,
+    height: int,
+    width: int,
+    *,
+    out: np.ndarray | None = None,
+    num_threads: int | None = None,
+) -> ImageCache:
     """Decodes a split, resizing images of another size with Pillow's bicubic filter.
 
     A broken image is reported with its path and left out.
@@ -47,12 +54,13 @@ def decode(split: Split, height: int, width: int, *, num_threads: int | None = N
     Args:
         split: the images.
         height, width: pixels of the decoded images.
+        out: memory for all images of the split, (n, height, width, 3) uint8; new by default.
         num_threads: by default one per CPU that this process may use.
 
     Raises:
         InputError: more than 1 % of the images are broken.
     """
-    images = np.empty((len(split), height, width, 3), np.uint8)
+    images = np.empty((len(split), height, width, 3), np.uint8) if out is None else out
     reasons: dict[int, str] = {}
 
     def decode_chunk(start: int) -> None:

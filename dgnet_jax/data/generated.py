@@ -7,12 +7,12 @@ import csv
 import json
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import ml_collections
 import numpy as np
 
-from dgnet_jax.data.cache import decode
+from dgnet_jax.data.cache import ImageCache, decode
 from dgnet_jax.data.pipeline import ReidData
 from dgnet_jax.data.splits import ReidDataset, Split
 from dgnet_jax.data.storage import FolderStorage
@@ -71,6 +71,13 @@ def read_generated(folder: str | Path) -> GeneratedSet:
     return GeneratedSet(split, numbers["label"], tuple(identities))
 
 
+class _Decoded(NamedTuple):
+    """One array, since to put two together would need the memory twice, and its caches in order."""
+
+    images: np.ndarray
+    caches: tuple[ImageCache, ...]
+
+
 class MixedData(ReidData):
     """Generated training images, after the real ones or without them; real test images."""
 
@@ -111,22 +118,36 @@ class MixedData(ReidData):
         return len(self._generated.identities)
 
     @cached_property
-    def _decoded(self) -> Any:
-        return decode(self._generated.split, *self._size)
+    def _decoded(self) -> _Decoded:
+        splits = [*([self.dataset.train] if self._real else []), self._generated.split]
+        memory = np.empty((sum(len(split) for split in splits), *self._size, 3), np.uint8)
+        caches, end = [], 0
+        for split in splits:
+            caches.append(decode(split, *self._size, out=memory[end : end + len(split)]))
+            end += len(caches[-1])  # broken images leave no gap
+        return _Decoded(memory[:end], tuple(caches))
+
+    @cached_property
+    def _train_cache(self) -> ImageCache:
+        return self._decoded.caches[0] if self._real else super()._train_cache
+
+    @property
+    def _kept(self) -> np.ndarray:
+        """Each generated image's index in its split."""
+        return self._decoded.caches[-1].kept
 
     @property
     def num_real(self) -> int:
         """Real training images, which come first."""
-        return len(super().train_images) if self._real else 0
+        return len(self._train_cache) if self._real else 0
 
-    @cached_property
+    @property
     def train_images(self) -> np.ndarray:
-        generated = self._decoded.images
-        return np.concatenate([super().train_images, generated]) if self._real else generated
+        return self._decoded.images
 
     @cached_property
     def train_labels(self) -> np.ndarray:
-        labels = self._generated.labels[self._decoded.kept]
+        labels = self._generated.labels[self._kept]
         return np.concatenate([super().train_labels, labels]) if self._real else labels
 
     def train_targets(self, rows: np.ndarray) -> np.ndarray:
@@ -137,7 +158,7 @@ class MixedData(ReidData):
         if self._labels == "lsro":
             targets[generated] = 1 / self.num_identities
         elif self._labels == "soft":
-            targets[generated] = self._soft[self._decoded.kept[rows[generated] - self.num_real]]
+            targets[generated] = self._soft[self._kept[rows[generated] - self.num_real]]
         return targets
 
 

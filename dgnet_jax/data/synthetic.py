@@ -10,11 +10,8 @@ import dataclasses
 import json
 import shutil
 import uuid
-from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-
-from PIL import Image
 
 from dgnet_jax.data.drawing.photo import CAMERAS, key, photograph
 from dgnet_jax.errors import InputError
@@ -104,36 +101,6 @@ def draw_dataset(
                 raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def contact_sheet(root: Path, rows: int, columns: int, *, enlargement: int = 3) -> Image.Image:
-    """A picture of the drawn training set: one person a row, cameras from left to right.
-
-    Args:
-        root: a folder that `draw_dataset` made.
-        rows: number of people, spread over the training set.
-        columns: number of images of each, spread over the cameras.
-        enlargement: factor from the images' size to the picture's.
-    """
-    people: dict[str, list[Path]] = defaultdict(list)
-    for path in sorted((Path(root) / FOLDERS[0]).glob("*.jpg")):
-        people[path.name[:4]].append(path)
-    if not people:
-        raise InputError(f"{root}: no images in {FOLDERS[0]}; draw the data set there first")
-    names = sorted(people)
-    chosen = [names[row * len(names) // rows] for row in range(rows)]
-    with Image.open(people[chosen[0]][0]) as first:
-        width, height = first.width * enlargement, first.height * enlargement
-    gap = 2 * enlargement
-    sheet = Image.new(
-        "RGB", (columns * (width + gap) - gap, rows * (height + gap) - gap), (255, 255, 255)
-    )
-    for row, name in enumerate(chosen):
-        for column in range(columns):
-            with Image.open(people[name][column * len(people[name]) // columns]) as image:
-                enlarged = image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
-            sheet.paste(enlarged, (column * (width + gap), row * (height + gap)))
-    return sheet
 
 
 def _check_settings(settings: Settings) -> None:

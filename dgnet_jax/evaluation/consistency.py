@@ -1,7 +1,5 @@
 """Identity consistency: do generated images keep the identity of their appearance?"""
 
-from collections.abc import Callable
-
 import numpy as np
 
 from dgnet_jax.errors import InputError
@@ -50,19 +48,6 @@ def identity_consistency(
         nearest = (generated[rows] @ real.T).argmax(1)
         hits += int(np.sum(real_identities[nearest] == generated_identities[rows]))
     return hits / len(generated)
-
-
-def identity_consistency_of_images(
-    embed: Callable[[np.ndarray], np.ndarray],
-    generated: np.ndarray,
-    generated_identities: np.ndarray,
-    real: np.ndarray,
-    real_identities: np.ndarray,
-) -> float:
-    """`identity_consistency` of images, with `embed` from images on the host to (n, dim)."""
-    return identity_consistency(
-        embed(generated), generated_identities, embed(real), real_identities
-    )
 
 
 def _unit(features: np.ndarray) -> np.ndarray:

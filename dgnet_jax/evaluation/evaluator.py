@@ -36,6 +36,7 @@ from dgnet_jax.models import Networks
 from dgnet_jax.models.forward import Forward, Variables
 from dgnet_jax.runtime import provenance
 from dgnet_jax.runtime.atomic import replacing
+from dgnet_jax.runtime.checkpoints import Step
 from dgnet_jax.runtime.dataset import open_data
 from dgnet_jax.runtime.devices import Placement, on_first_process, use_compilation_cache
 from dgnet_jax.runtime.workdir import CONFIG_FILE, load_config
@@ -75,14 +76,16 @@ class Evaluator:
 
 
 def evaluate(
-    config: ml_collections.ConfigDict, workdir: str | Path | None, step: int | None = None
+    config: ml_collections.ConfigDict, workdir: str | Path | None, step: Step | None = None
 ) -> Metrics:
-    """Ranks the gallery with a checkpoint of a work directory: the latest, or that of `step`.
+    """Ranks the gallery with a checkpoint of a work directory.
 
     Args:
         config: as trained, or `workdir.load_config(workdir)`; `data` and `evaluation` may differ:
             the people of `data` need not be those of the training.
         workdir: of a run; nothing in it is changed. None with `config.released`.
+        step: which checkpoint; "best" is the one with the best mAP in its training's evaluations,
+            None the latest.
 
     Returns:
         The ranking metrics in shares of 1: rank1, rank5, rank10, rank20, mAP (trapezoid, as DG-Net
@@ -101,7 +104,7 @@ def evaluate(
 def evaluate_fully(
     config: ml_collections.ConfigDict,
     workdir: str | Path,
-    step: int | None = None,
+    step: Step | None = None,
     *,
     output: str | Path | None = None,
     queries: Sequence[str] = (),
@@ -117,7 +120,7 @@ def evaluate_fully(
         config: as for `evaluate`, complete: of a file of `configs/` (`config.trained_config` for a
             run's own).
         workdir: of the run; with `config.released` any folder for the results.
-        step: which checkpoint; the latest by default.
+        step: as `evaluate`'s.
         output: the JSON file; by default `evaluation.json` in the work directory;
             `evaluation_on_NAME.json` (of one's own data `evaluation_on_folder_NAME.json`) if the
             data set is another one than the training's; or `evaluation_of_FILE.json` of released
@@ -197,7 +200,7 @@ def write_report(report: Report, file: str | Path) -> None:
 
 
 def _load(
-    config: ml_collections.ConfigDict, workdir: str | Path | None, step: int | None
+    config: ml_collections.ConfigDict, workdir: str | Path | None, step: Step | None
 ) -> DGNet | Baseline:
     if not config.get("baseline"):
         return load_model(config, workdir, step)

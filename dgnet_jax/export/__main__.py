@@ -7,6 +7,7 @@ python OUT/embed.py CROPS features.npz
 import argparse
 import sys
 
+from dgnet_jax.command_line import parse_step
 from dgnet_jax.errors import InputError
 
 
@@ -19,7 +20,12 @@ def parser() -> argparse.ArgumentParser:
     )
     result.add_argument("workdir", help="the folder of a run; or a converted released checkpoint")
     result.add_argument("out", help="the folder to write")
-    result.add_argument("--step", type=int, help="which checkpoint; default: the last")
+    result.add_argument(
+        "--step",
+        type=parse_step,
+        metavar="N|best",
+        help="which checkpoint; 'best' is the one with the best mAP; default: the last",
+    )
     result.add_argument("--alpha", type=float, help="weight of the fine embedding; default: 0.5")
     result.add_argument("--onnx", action="store_true", help="writes OUT/embedder.onnx too")
     return result

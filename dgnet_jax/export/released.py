@@ -7,7 +7,7 @@ import jax
 
 from dgnet_jax.config import trained_config
 from dgnet_jax.inference import load_model
-from dgnet_jax.runtime.checkpoints import Checkpoints
+from dgnet_jax.runtime.checkpoints import Checkpoints, Step
 from dgnet_jax.runtime.devices import to_host
 from dgnet_jax.runtime.workdir import DGNET_STAGE, stage_directory
 
@@ -21,8 +21,12 @@ class Run(NamedTuple):
     step: int
 
 
-def read_run(workdir: str | Path, step: int | None = None) -> Run:
-    """Reads a checkpoint of DG-Net, the latest by default; no data set is needed.
+def read_run(workdir: str | Path, step: Step | None = None) -> Run:
+    """Reads a checkpoint of DG-Net; no data set is needed.
+
+    Args:
+        workdir: of the run.
+        step: as `inference.load_model`'s.
 
     Raises:
         InputError: no such work directory or checkpoint.

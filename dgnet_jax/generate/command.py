@@ -23,6 +23,7 @@ from dgnet_jax.generate.dataset import DatasetSettings, generate_dataset
 from dgnet_jax.generate.interpolate import interpolate_appearance, interpolate_structure
 from dgnet_jax.generate.swap import swap_batches, swap_grid
 from dgnet_jax.inference import DGNet, TeacherModel, load_model, load_teacher_model
+from dgnet_jax.runtime.checkpoints import Step
 from dgnet_jax.runtime.dataset import open_data
 from dgnet_jax.runtime.devices import on_first_process
 
@@ -52,7 +53,7 @@ def generate(
     config: ml_collections.ConfigDict,
     workdir: str,
     task: str | None,
-    step: int | None = None,
+    step: Step | None = None,
     output: str | None = None,
 ) -> list[Path]:
     """Runs a task with the settings of the flags.
@@ -61,7 +62,7 @@ def generate(
         config: of the run.
         workdir: of the run.
         task: a key of `TASKS`.
-        step: which checkpoint; the latest by default.
+        step: as `inference.load_model`'s.
         output: the folder of the results; by default WORKDIR/generated/TASK.
 
     Returns:

@@ -79,18 +79,15 @@ class _Block:
         return self.start + self.rows.stop - self.rows.start
 
 
-def paint(model: DGNet, images: np.ndarray, plan: Plan) -> Iterator[tuple[slice, np.ndarray]]:
-    """Yields a plan's rows in blocks, with their pictures (rows, height, width, 3) uint8.
+def paint_rows(model: DGNet, images: np.ndarray, plan: Plan, rows: slice) -> np.ndarray:
+    """The pictures of some rows of a plan; an appearance that comes several times is encoded once.
 
     Args:
         images: (n, rows, columns, 3) uint8, those that the plan's indices are about.
+
+    Returns:
+        (rows, height, width, 3) uint8.
     """
-    for rows in _block_rows(plan):
-        yield rows, paint_rows(model, images, plan, rows)
-
-
-def paint_rows(model: DGNet, images: np.ndarray, plan: Plan, rows: slice) -> np.ndarray:
-    """The pictures of some rows; an appearance that comes several times is encoded once."""
     appearances, which = np.unique(plan.appearance[rows], return_inverse=True)
     codes = model.appearance_codes(images[appearances])
     return model.repaint(images[plan.structure[rows]], codes[which])

@@ -5,16 +5,18 @@ import math
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import jax
 import ml_collections
 import orbax.checkpoint as ocp
+from absl import logging as absl_logging
 
 from dgnet_jax.errors import InputError
 
 State = TypeVar("State")
-_ITEMS = {"state": ocp.StandardCheckpointHandler, "config": ocp.JsonCheckpointHandler}
+# Which checkpoint: of that number of steps, or the one with the best mAP.
+Step = int | Literal["best"]
 
 
 def abstract_state(state: State) -> State:
@@ -63,7 +65,10 @@ class Checkpoints:
         policies = ocp.checkpoint_managers
         self._manager = _Manager(
             self.directory,
-            item_handlers={name: handler() for name, handler in _ITEMS.items()},
+            # A manager that has saved nothing yet reads an item's metadata by its handler.
+            handler_registry=ocp.handlers.create_default_handler_registry(
+                state=ocp.StandardCheckpointHandler(), config=ocp.JsonCheckpointHandler()
+            ),
             options=ocp.CheckpointManagerOptions(
                 # With a preservation policy best_fn no longer decides what is kept, but without it
                 # the metrics are not written and best_step() is the latest step.
@@ -128,13 +133,13 @@ class Checkpoints:
         self.wait()
         return self._manager.metrics(step)
 
-    def restore(self, state: State, step: int | None = None) -> State:
+    def restore(self, state: State, step: Step | None = None) -> State:
         """Reads a checkpoint.
 
         Args:
             state: a tree like the saved one that gives shapes, dtypes and shardings: the freshly
                 initialised state, or its `abstract_state`.
-            step: which checkpoint; the latest complete one by default.
+            step: as `choose_step`'s.
 
         Raises:
             InputError: there is no such checkpoint, it is of another state, or it cannot be read.
@@ -149,13 +154,13 @@ class Checkpoints:
         except Exception as error:  # orbax and tensorstore raise many kinds for a damaged file
             raise InputError(self._unreadable(step, error)) from error
 
-    def restore_part(self, state: State, step: int | None = None) -> State:
+    def restore_part(self, state: State, step: Step | None = None) -> State:
         """Reads only the branches of a checkpoint that `state` has; the rest is not loaded.
 
         Args:
             state: nested dicts that name branches of the saved tree by their fields; they give
                 shapes, dtypes and shardings, as in `restore`.
-            step: which checkpoint; the latest complete one by default.
+            step: as `choose_step`'s.
 
         Raises:
             InputError: as `restore`.
@@ -176,12 +181,19 @@ class Checkpoints:
         except Exception as error:  # as in restore
             raise InputError(self._unreadable(step, error)) from error
 
-    def choose_step(self, step: int | None = None) -> int:
-        """`step`, or the latest complete one, after waiting for one being written.
+    def choose_step(self, step: Step | None = None) -> int:
+        """The step of a complete checkpoint, after waiting for one being written.
+
+        Args:
+            step: which checkpoint; "best" is the one with the best mAP, None the latest.
 
         Raises:
             InputError: there is no such checkpoint.
         """
+        if step == "best":
+            return self._choose_best()
+        if isinstance(step, str):
+            raise InputError(f"step: found {step!r}. Give a number of steps, or 'best'")
         self.wait()
         steps = sorted(self._manager.all_steps())
         chosen = self._manager.latest_step() if step is None else step
@@ -191,6 +203,23 @@ class Checkpoints:
                 f"found steps {steps}. Train first, or choose one of these steps."
             )
         return chosen
+
+    def _choose_best(self) -> int:
+        step = self.best_step()
+        metrics = None if step is None else self.metrics(step)
+        if step is None or metrics is None:
+            raise InputError(
+                f"{self.directory}: no checkpoint has an evaluation, so none is the best; found "
+                f"steps {sorted(self._manager.all_steps())}. Choose one of these steps, or train "
+                "with --config.evaluation.every_steps=N, which evaluates every N steps"
+            )
+        absl_logging.info(
+            "%s: the best checkpoint is of step %d, mAP %.4f",
+            self.directory,
+            step,
+            _mean_average_precision(metrics),
+        )
+        return step
 
     def shapes(self, step: int) -> dict[str, tuple[int, ...]]:
         """The shapes of the arrays in a checkpoint, by dotted path.

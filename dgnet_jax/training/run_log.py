@@ -5,7 +5,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TextIO
 
@@ -207,20 +207,24 @@ class RunLog:
             print(line, file=self._stream, flush=True)
 
 
-def check_finite(step: int, losses: Mapping[str, float], last_checkpoint: int | None) -> None:
+def check_finite(
+    step: int, losses: Mapping[str, float], last_checkpoint: Callable[[], int | None]
+) -> None:
     """Raises DivergedError if a loss of `step` is NaN or infinite.
 
     Args:
         step: the training step.
         losses: by name.
-        last_checkpoint: the step of the last good checkpoint, for the message.
+        last_checkpoint: gives the step of the last good checkpoint, for the message. It is called
+            only then, since it waits for a save in progress.
     """
     odd = {name: float(v) for name, v in losses.items() if not math.isfinite(float(v))}
     if not odd:
         return
+    last = last_checkpoint()
     state = (
-        f"The last good checkpoint is of step {last_checkpoint}"
-        if last_checkpoint is not None
+        f"The last good checkpoint is of step {last}"
+        if last is not None
         else "There is no checkpoint yet"
     )
     raise DivergedError(
@@ -228,7 +232,7 @@ def check_finite(step: int, losses: Mapping[str, float], last_checkpoint: int | 
         "lengthen the warm-up, or use float32 if this was bfloat16.",
         step,
         next(iter(odd)),
-        last_checkpoint,
+        last,
     )
 
 

@@ -67,7 +67,10 @@ def _with_frozen(
 def sgd_nesterov(
     rate: optax.Schedule, momentum: float, weight_decay: float
 ) -> optax.GradientTransformation:
-    """SGD with L2 added to the gradient: buf = momentum buf + g; step g + momentum buf."""
+    """SGD with L2 added to the gradient: buf = momentum buf + g; step g + momentum buf.
+
+    Not by `optax.sgd`, which would nest the state that checkpoints hold one level deeper.
+    """
     return optax.chain(
         optax.add_decayed_weights(weight_decay),
         optax.trace(momentum, nesterov=True),
@@ -111,6 +114,7 @@ def make_optimizers(config: ml_collections.ConfigDict) -> Optimizers:
         return step_decay(value, tuple(settings.milestones), settings.decay)
 
     def adam(value: float) -> optax.GradientTransformation:
+        """Adam with L2 added to the gradient; not by `optax.adam`, as in `sgd_nesterov`."""
         return optax.chain(
             optax.add_decayed_weights(settings.weight_decay),
             optax.scale_by_adam(settings.beta1, settings.beta2, settings.epsilon),
