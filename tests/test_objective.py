@@ -9,7 +9,7 @@ from dgnet_jax.errors import InputError
 from dgnet_jax.losses import l1
 from dgnet_jax.models.discriminator import PatchDiscriminator
 from dgnet_jax.training import objective
-from dgnet_jax.training.train_step import score_and_slope
+from dgnet_jax.training.passes import score_and_slope
 
 GAN_LOSSES = ("lsgan", "nsgan")
 BATCH, IDENTITIES = 3, 6

@@ -14,15 +14,10 @@ from tiny import FAST_COMPILATION, IDENTITIES, tiny_config, tiny_state, tiny_tea
 
 from dgnet_jax.models import build_networks
 from dgnet_jax.runtime.devices import place
+from dgnet_jax.training.passes import Generator
 from dgnet_jax.training.session import make_train_step
 from dgnet_jax.training.state import PARTS, make_optimizers
-from dgnet_jax.training.train_step import (
-    Batch,
-    Generator,
-    StepRandomness,
-    active_terms,
-    make_update,
-)
+from dgnet_jax.training.train_step import Batch, StepRandomness, active_terms, make_update
 
 pytestmark = pytest.mark.slow
 

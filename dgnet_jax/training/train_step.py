@@ -17,11 +17,19 @@ import ml_collections
 import optax
 from jax import lax
 
-from dgnet_jax.data.randomness import share_of
 from dgnet_jax.losses import reconstruction_loss
-from dgnet_jax.models import Networks, apply
+from dgnet_jax.models import Networks
 from dgnet_jax.models.reid import AppearanceFeatures
 from dgnet_jax.training import objective
+from dgnet_jax.training.passes import (
+    AppearanceEncoder,
+    Discriminator,
+    Generator,
+    RealPass,
+    TeacherPass,
+    exchange,
+    split_groups,
+)
 from dgnet_jax.training.schedules import first_active_step, ramp, ramped_weight
 from dgnet_jax.training.state import Optimizers, Params, TrainState
 
@@ -78,21 +86,6 @@ def active_terms(config: ml_collections.ConfigDict, step: int) -> ActiveTerms:
     return ActiveTerms(any_of("structure_code", "appearance_code", "cycle"), any_of("teacher"))
 
 
-def flatten_groups(x: Array) -> Array:
-    """(batch, groups, ...) to (batch * groups, ...), which keeps a sharded batch sharded."""
-    return x.reshape(-1, *x.shape[2:])
-
-
-def split_groups(x: Array, groups: int) -> Array:
-    """The inverse of `flatten_groups`."""
-    return x.reshape(-1, groups, *x.shape[1:])
-
-
-def swap(x: Array) -> Array:
-    """Exchanges the two directions of a pair array."""
-    return x[:, ::-1]
-
-
 def term_weights(config: ml_collections.ConfigDict, step: Array) -> dict[str, Array]:
     """Weights of the ramped terms at `step` and, as "fine", w of the identity term."""
     schedule = (config.ramp.start, config.ramp.scale)
@@ -108,75 +101,150 @@ def add_trees(first: Any, second: Any) -> Any:
     return jax.tree.map(jnp.add, first, second)
 
 
-def score_and_slope(
-    score: Callable[[Array], Array], images: Array, gan: objective.GanLoss
-) -> tuple[Array, Array]:
-    """D's scores at real images, and the squared norm of their gradient for each image.
+class Inputs(NamedTuple):
+    """What the terms after D's update are differentiated by.
 
-    The norm's own gradient with respect to D's parameters is that of the derivative of the scores
-    along the (constant) gradient: forward over reverse, which costs one more forward pass instead
-    of a second differentiation through every transposed convolution.
-
-    Args:
-        score: images (batch, height, width, 3) to scores (batch, h, w, 1).
-        gan: "nsgan" takes the gradient of the scores' sigmoids.
-
-    Returns:
-        scores, and squared norms (batch,).
+    Attributes:
+        images: (batch, 6, height, width, 3), all of the generator's, for the image terms.
+        generated: x_ba and x_ab once more, for the cycle terms.
+        real: E_a's codes and logits of the real images.
+        features: E_a's of the generated images, for terms that teach the generator.
+        student: the same pooled features, (batch * 2, n), for the term that teaches E_a.
+        generator: parameters, for the cycle terms.
+        appearance: parameters, for the term that teaches E_a.
     """
 
-    def judge(images: Array) -> tuple[Array, Array]:
-        scores = score(images)
-        judged = jax.nn.sigmoid(scores) if gan == "nsgan" else scores
-        return judged.sum((1, 2, 3)), scores
-
-    judged, pull, scores = jax.vjp(judge, images, has_aux=True)
-    (gradient,) = lax.stop_gradient(pull(jnp.ones_like(judged)))
-    squared_norm = jnp.square(gradient).sum((1, 2, 3))
-    _, along = jax.jvp(lambda x: judge(x)[0], (images,), (gradient,))
-    # The value is the norm's, to the last bit; the gradient that of twice the derivative.
-    return scores, squared_norm + 2 * (along - lax.stop_gradient(along))
+    images: Array
+    generated: Array
+    real: RealPass
+    features: AppearanceFeatures
+    student: Array
+    generator: Params
+    appearance: Params
 
 
-class Generator(NamedTuple):
-    """The pure functions of E_s and the decoder on (batch, groups, ...) arrays."""
+class Given(NamedTuple):
+    """What these terms take as constants.
 
-    networks: Networks
+    Attributes:
+        real: (batch, 2, height, width, 3): x_a, x_b.
+        structure: their structure codes.
+        labels: (batch, 2) identities.
+        discriminator: parameters, after D's update.
+        stats: E_a's running statistics after the real images; moved: also after the generated.
+        targets: (batch, 2, identities), the teacher's labels, or None if its term is off.
+        weights: of the ramped terms.
+        coin: whether the structure codes train E_s.
+        dropout: key of E_a's heads on generated images.
+    """
 
-    def structure_codes(self, params: Params, images: Array) -> Array:
-        """E_s: (batch, groups, height, width, 3) to (batch, groups, h, w, channels)."""
-        codes = apply(
-            self.networks.structure_encoder,
-            {"params": params["structure_encoder"]},
-            flatten_groups(images),
+    real: Array
+    structure: Array
+    labels: Array
+    discriminator: Params
+    stats: Params
+    moved: Params
+    targets: Array | None
+    weights: dict[str, Array]
+    coin: Array
+    dropout: Array
+
+
+class Objective(NamedTuple):
+    """All terms but D's; each method returns terms of shape (2,), a value for each direction."""
+
+    generator: Generator
+    discriminator: Discriminator
+    encoder: AppearanceEncoder
+    measure: Callable[[Array, Array], Array]
+    weights: ml_collections.ConfigDict
+    active: ActiveTerms
+
+    def difference(self, target: Array, output: Array) -> Array:
+        """R of each direction."""
+        return objective.reconstruction(self.measure, target, output)
+
+    def total(self, inputs: Inputs, given: Given) -> tuple[Array, tuple[Losses, Params]]:
+        """The weighted sum; all terms, and E_a's running statistics after the step."""
+        weights, ramped = self.weights, given.weights
+        images = self.images(inputs, given)
+        identity = self.identity(inputs, given)
+        generated_identity = self.generated_identity(inputs, given)
+        total = (
+            weights.gan * images["adversarial"]
+            + weights.self_reconstruction * images["self_reconstruction"]
+            + weights.same_identity_reconstruction * images["same_identity_reconstruction"]
+        ).sum()
+        total = total + weights.generated_identity * generated_identity.sum()
+        total = (
+            total
+            + (
+                weights.identity * identity["identity"]
+                + weights.same_identity * identity["same_identity"]
+            ).sum()
         )
-        return split_groups(codes, images.shape[1])
+        cycle = dict.fromkeys(("structure_code", "appearance_code", "cycle"), jnp.zeros(2))
+        if self.active.cycle:
+            cycle = self.cycle(inputs, given)
+            total = (
+                total
+                + sum((ramped[name] * term for name, term in cycle.items()), jnp.zeros(2)).sum()
+            )
+        teacher, stats = jnp.zeros(2), given.stats
+        if self.active.teacher:
+            teacher, stats = self.student(inputs, given)
+            total = total + ramped["teacher"] * teacher.sum()
+        losses = images | identity | cycle
+        losses |= {"generated_identity": generated_identity, "teacher": teacher}
+        return total, (losses, stats)
 
-    def decode(self, params: Params, structure: Array, appearance: Array) -> Array:
-        """The decoder: structure and appearance codes, group by group, to images."""
-        images = apply(
-            self.networks.decoder,
-            {"params": params["decoder"]},
-            flatten_groups(structure),
-            flatten_groups(appearance),
+    def images(self, inputs: Inputs, given: Given) -> Losses:
+        """The adversarial and the two reconstruction terms, of the six images of a step."""
+        generated, own, same_identity = jnp.split(inputs.images, 3, axis=1)
+        scores = self.discriminator.scores(given.discriminator, generated)
+        return {
+            "adversarial": objective.adversarial(scores, self.discriminator.gan),
+            "self_reconstruction": self.difference(given.real, own),
+            "same_identity_reconstruction": self.difference(given.real, same_identity),
+        }
+
+    def identity(self, inputs: Inputs, given: Given) -> Losses:
+        """Cross-entropies of the real images."""
+        _, prime, fine = inputs.real
+        fine_term = given.weights["fine"] * objective.cross_entropy(fine[:, :2], given.labels)
+        return {
+            "identity": objective.cross_entropy(prime[:, :2], given.labels) + fine_term,
+            "same_identity": objective.cross_entropy(prime[:, 2:], given.labels),
+        }
+
+    def generated_identity(self, inputs: Inputs, given: Given) -> Array:
+        """The frozen prime head's cross-entropy with the appearance's identity."""
+        params = lax.stop_gradient(inputs.appearance)
+        logits = self.encoder.prime_logits(params, given.stats, inputs.features.pooled)
+        return objective.cross_entropy(logits, given.labels)
+
+    def cycle(self, inputs: Inputs, given: Given) -> Losses:
+        """Structure-code, appearance-code and cycle terms, from the generated images' codes."""
+        codes = self.encoder.cut(split_groups(inputs.features.code, 2))
+        structure, cycled = self.generator.cycle(
+            inputs.generator, inputs.generated, codes, given.coin
         )
-        return split_groups(images, structure.shape[1])
+        own_codes = lax.stop_gradient(inputs.real.codes[:, :2])
+        return {
+            "structure_code": self.difference(lax.stop_gradient(given.structure), structure),
+            "appearance_code": self.difference(own_codes, codes),
+            "cycle": self.difference(given.real, cycled),
+        }
 
-    def forward(self, params: Params, images: Array, codes: Array) -> tuple[Array, Array]:
-        """All six images of a step, and the structure codes of x_a and x_b.
-
-        Args:
-            images: (batch, 2, height, width, 3): x_a, x_b.
-            codes: (batch, 4, n): appearance codes of x_a, x_b, xp_a, xp_b.
-
-        Returns:
-            (batch, 6, height, width, 3): x_ba, x_ab (generated), then x_a, x_b painted with
-            their own codes, then with those of xp_a, xp_b.
-        """
-        structure = self.structure_codes(params, images)
-        structures = jnp.concatenate([swap(structure), structure, structure], axis=1)
-        appearances = jnp.concatenate([codes[:, :2], codes], axis=1)
-        return self.decode(params, structures, appearances), structure
+    def student(self, inputs: Inputs, given: Given) -> tuple[Array, Params]:
+        """The primary- and fine-grained-feature terms on generated images, which train E_a."""
+        assert given.targets is not None
+        prime, fine, stats = self.encoder.heads(
+            inputs.appearance, given.moved, inputs.student, given.dropout
+        )
+        term = objective.kl_divergence(given.targets, prime)
+        structure_identity = objective.cross_entropy(fine, exchange(given.labels))
+        return term + self.weights.fine * structure_identity, stats
 
 
 def make_update(
@@ -195,317 +263,119 @@ def make_update(
     directions, unweighted; "generator" and "discriminator" are the weighted totals.
     """
     objective.check_choices(config.gan_loss, config.teacher.label_style)
-    measure = reconstruction_loss(config.reconstruction_loss)
+    train_bn = config.appearance.train_bn
     generator = Generator(networks)
-    encoder = networks.appearance_encoder
-    discriminator = networks.discriminator
-    weights = config.weights
-    cut_gradient, train_bn = config.appearance.cut_gradient, config.appearance.train_bn
-    gan = config.gan_loss
-    scales = range(config.discriminator.num_scales)
-
+    discriminator = Discriminator(networks, config.gan_loss, config.discriminator.gradient_penalty)
+    encoder = AppearanceEncoder(networks, config.appearance.cut_gradient, train_bn, axis)
+    teacher_pass = TeacherPass(networks, train_bn, config.teacher.label_style)
+    measure = reconstruction_loss(config.reconstruction_loss)
+    terms = Objective(generator, discriminator, encoder, measure, config.weights, active)
     average = partial(lax.pmean, axis_name=axis) if axis else lambda tree: tree
-
-    def difference(target: Array, output: Array) -> Array:
-        return objective.reconstruction(measure, target, output)
-
-    def encode_real(
-        params: Params, stats: Params, batch: Batch, dropout: Array
-    ) -> tuple[tuple[Array, Array, Array], Params]:
-        """Codes and both heads' logits of the four real batches; the new running statistics."""
-
-        def run(images: Array, stats: Params) -> tuple[Any, Params]:
-            output, updated = apply(
-                encoder,
-                {"params": params, "batch_stats": stats},
-                flatten_groups(images),
-                groups=4,
-                use_running_average=False,
-                drop=share_of(axis),
-                rngs={"dropout": dropout},
-                mutable=["batch_stats"],
-            )
-            return output, updated["batch_stats"]
-
-        (features, prime, fine), stats = run(batch.images, stats)
-        codes = lax.stop_gradient(features.code) if cut_gradient else features.code
-        if batch.erased is not None:
-            (_, prime, fine), stats = run(batch.erased, stats)
-        outputs = (codes, prime.logits, fine.logits)
-        codes, prime_logits, fine_logits = (split_groups(x, 4) for x in outputs)
-        return (codes, prime_logits, fine_logits), lax.stop_gradient(stats)
-
-    def discriminator_loss(params: Params, fake: Array, real: Array) -> tuple[Array, Array]:
-        total = jnp.zeros(2)
-        for scale in scales:
-
-            def score(images: Array, scale: int = scale) -> Array:
-                return apply(discriminator, {"params": params}, images, scale, method="at_scale")
-
-            real_scores, squared_norm = score_and_slope(score, flatten_groups(real), gan)
-            total = total + objective.discriminator_terms(
-                split_groups(score(flatten_groups(fake)), 2),
-                split_groups(real_scores, 2),
-                split_groups(squared_norm, 2),
-                gan,
-                config.discriminator.gradient_penalty,
-            )
-        return total.sum(), total
-
-    def image_loss(
-        images: Array, real: Array, discriminator_params: Params
-    ) -> tuple[Array, Losses]:
-        """The adversarial and the two reconstruction terms, of the six images of a step."""
-        generated, own, same_identity = jnp.split(images, 3, axis=1)
-        scores = apply(discriminator, {"params": discriminator_params}, flatten_groups(generated))
-        terms = {
-            "adversarial": objective.adversarial([split_groups(s, 2) for s in scores], gan),
-            "self_reconstruction": difference(real, own),
-            "same_identity_reconstruction": difference(real, same_identity),
-        }
-        total = (
-            weights.gan * terms["adversarial"]
-            + weights.self_reconstruction * terms["self_reconstruction"]
-            + weights.same_identity_reconstruction * terms["same_identity_reconstruction"]
-        )
-        return total.sum(), terms
-
-    def identity_loss(prime: Array, fine: Array, labels: Array, w: Array) -> tuple[Array, Losses]:
-        """Cross-entropies of the real images: logits (batch, 4, identities)."""
-        terms = {
-            "identity": objective.cross_entropy(prime[:, :2], labels)
-            + w * objective.cross_entropy(fine[:, :2], labels),
-            "same_identity": objective.cross_entropy(prime[:, 2:], labels),
-        }
-        total = (
-            weights.identity * terms["identity"] + weights.same_identity * terms["same_identity"]
-        )
-        return total.sum(), terms
-
-    def generated_features(
-        params: Params, stats: Params, generated: Array, running: bool
-    ) -> tuple[AppearanceFeatures, Params]:
-        """E_a's codes and pooled features of x_ba and x_ab; running statistics moved by them."""
-        features, updated = apply(
-            encoder,
-            {"params": params, "batch_stats": stats},
-            flatten_groups(generated),
-            groups=2,
-            use_running_average=running,
-            mutable=["batch_stats"],
-            method="features",
-        )
-        return features, lax.stop_gradient(updated["batch_stats"])
-
-    def generated_identity_loss(
-        pooled: Array, params: Params, stats: Params, labels: Array
-    ) -> tuple[Array, Losses]:
-        """The frozen prime head's cross-entropy with the appearance's identity."""
-        prime, _ = apply(
-            encoder,
-            {"params": params, "batch_stats": stats},
-            pooled,
-            groups=2,
-            use_running_average=not train_bn,
-            method="heads",
-        )
-        term = objective.cross_entropy(split_groups(prime.logits, 2), labels)
-        return weights.generated_identity * term.sum(), {"generated_identity": term}
-
-    def cycle_loss(
-        inputs: tuple[Array, Array, Params],
-        real: Array,
-        structure: Array,
-        codes: Array,
-        train_structure_encoder: Array,
-        ramped: dict[str, Array],
-    ) -> tuple[Array, Losses]:
-        """Structure-code, appearance-code and cycle terms, from the generated images' codes."""
-        generated, generated_codes, params = inputs
-        # The coin decides what learns: E_s with the image fixed, or the image with E_s fixed.
-        images = jnp.where(train_structure_encoder, lax.stop_gradient(generated), generated)
-        coin_params = dict(params)
-        coin_params["structure_encoder"] = jax.tree.map(
-            lambda p: jnp.where(train_structure_encoder, p, lax.stop_gradient(p)),
-            params["structure_encoder"],
-        )
-        # x_ab carries the structure of a: swapped, the codes are in the order of their targets.
-        new_structure = swap(generator.structure_codes(coin_params, images))
-        if cut_gradient:
-            generated_codes = lax.stop_gradient(generated_codes)
-        cycled = generator.decode(params, new_structure, generated_codes)
-        terms = {
-            "structure_code": difference(lax.stop_gradient(structure), new_structure),
-            "appearance_code": difference(lax.stop_gradient(codes[:, :2]), generated_codes),
-            "cycle": difference(real, cycled),
-        }
-        total = sum((ramped[name] * term for name, term in terms.items()), jnp.zeros(2))
-        return total.sum(), terms
-
-    def teacher_targets(teacher: Params, generated: Array, labels: Array) -> Array:
-        views = jnp.concatenate([generated, generated[:, :, :, ::-1]], axis=1)
-        output, _ = apply(
-            networks.teacher,
-            teacher,
-            flatten_groups(views),
-            groups=4,
-            use_running_average=not train_bn,
-            mutable=["batch_stats"],
-        )
-        logits, mirrored = jnp.split(split_groups(output.logits, 4), 2, axis=1)
-        style = config.teacher.label_style
-        return objective.teacher_labels(logits, mirrored, style, labels, swap(labels))
-
-    def student_loss(
-        pooled: Array,
-        params: Params,
-        stats: Params,
-        targets: Array,
-        labels: Array,
-        dropout: Array,
-        weight: Array,
-    ) -> tuple[Array, tuple[Losses, Params]]:
-        """The primary- and fine-grained-feature terms on generated images."""
-        (prime, fine), updated = apply(
-            encoder,
-            {"params": params, "batch_stats": stats},
-            pooled,
-            groups=2,
-            use_running_average=False,
-            drop=share_of(axis),
-            rngs={"dropout": dropout},
-            mutable=["batch_stats"],
-            method="heads",
-        )
-        term = objective.kl_divergence(targets, split_groups(prime.logits, 2))
-        structure_identity = objective.cross_entropy(split_groups(fine.logits, 2), swap(labels))
-        term = term + weights.fine * structure_identity
-        return weight * term.sum(), ({"teacher": term}, updated["batch_stats"])
 
     def update(
         state: TrainState, teacher: Params, batch: Batch, randomness: StepRandomness
     ) -> tuple[TrainState, Losses]:
-        ramped = term_weights(config, state.step)
+        real, params = batch.images[:, :2], state.appearance
         real_dropout, student_dropout = jax.random.split(randomness.dropout)
-        real = batch.images[:, :2]
-        params = state.appearance
 
-        # Forward: codes and logits of the real images, then all six images of the generator.
-        (codes, prime, fine), pull_real, stats = jax.vjp(
-            lambda p: encode_real(p, state.appearance_stats, batch, real_dropout),
+        # E_a reads the four real images of each pair; the generator paints six.
+        real_pass, pull_real, stats = jax.vjp(
+            lambda p: encoder.real(
+                p, state.appearance_stats, batch.images, batch.erased, real_dropout
+            ),
             params,
             has_aux=True,
         )
         if not train_bn:  # every device normalises generated images with the same ones
             stats = average(stats)
         images, pull_generator, structure = jax.vjp(
-            lambda p, c: generator.forward(p, real, c), state.generator, codes, has_aux=True
+            lambda p, codes: generator.forward(p, real, codes),
+            state.generator,
+            real_pass.codes,
+            has_aux=True,
         )
         generated = images[:, :2]
 
         # D learns first; everything below sees the updated D.
-        (d_total, d_terms), d_gradient = jax.value_and_grad(discriminator_loss, has_aux=True)(
+        (d_total, d_terms), d_gradient = jax.value_and_grad(discriminator.loss, has_aux=True)(
             state.discriminator, generated, real
         )
-        d_updates, discriminator_optimizer = optimizers.discriminator.update(
-            average(d_gradient), state.discriminator_optimizer, state.discriminator
+        discriminator_params, discriminator_optimizer = _descend(
+            optimizers.discriminator,
+            average(d_gradient),
+            state.discriminator_optimizer,
+            state.discriminator,
         )
-        discriminator_params = optax.apply_updates(state.discriminator, d_updates)
 
-        # Terms that are always on.
-        (image_total, losses), image_gradient = jax.value_and_grad(image_loss, has_aux=True)(
-            images, real, discriminator_params
-        )
-        features, pull_features, moved_stats = jax.vjp(
-            lambda p, x: generated_features(p, stats, x, running=not train_bn),
+        # E_a and the teacher read the two generated images.
+        features, pull_features, moved = jax.vjp(
+            lambda p, x: encoder.generated(p, stats, x, running=not train_bn),
             params,
             generated,
             has_aux=True,
         )
-        (generated_total, terms), pooled_gradient = jax.value_and_grad(
-            generated_identity_loss, has_aux=True
-        )(features.pooled, params, stats, batch.labels)
-        losses |= terms
-        (identity_total, terms), logits_gradient = jax.value_and_grad(
-            identity_loss, argnums=(0, 1), has_aux=True
-        )(prime, fine, batch.labels, ramped["fine"])
-        losses |= terms
-
-        # Structure code, appearance code, cycle.
-        zero, no_terms = jnp.zeros(()), jnp.zeros(2)
-        if active.cycle:
-            (cycle_total, terms), (generated_gradient, code_gradient, g_own) = jax.value_and_grad(
-                cycle_loss, has_aux=True
-            )(
-                (generated, split_groups(features.code, 2), state.generator),
-                real,
-                structure,
-                codes,
-                randomness.train_structure_encoder,
-                ramped,
-            )
-            code_gradient = flatten_groups(code_gradient)
-        else:
-            cycle_total, generated_gradient, g_own = zero, jnp.zeros_like(generated), None
-            code_gradient = jnp.zeros_like(features.code)
-            terms = dict.fromkeys(("structure_code", "appearance_code", "cycle"), no_terms)
-        losses |= terms
-
-        # The teacher's lessons on generated images, which train E_a and not the generator.
-        new_stats, a_own, teacher_total = stats, None, zero
-        losses["teacher"] = no_terms
+        pooled, pull_student, targets = features.pooled, pull_features, None
         if active.teacher:
-            targets = teacher_targets(teacher, generated, batch.labels)
-            if train_bn:
-                pooled, pull, moved = features.pooled, pull_features, moved_stats
-            else:
-                (_, pooled), pull, moved = jax.vjp(
-                    lambda p, x: generated_features(p, stats, x, running=False),
+            targets = teacher_pass.labels(teacher, generated, batch.labels)
+            if not train_bn:  # the student still normalises with the batch's statistics
+                (_, pooled), pull_student, moved = jax.vjp(
+                    lambda p, x: encoder.generated(p, stats, x, running=False),
                     params,
                     generated,
                     has_aux=True,
                 )
-            (teacher_total, (terms, new_stats)), (d_pooled, d_params) = jax.value_and_grad(
-                student_loss, argnums=(0, 1), has_aux=True
-            )(pooled, params, moved, targets, batch.labels, student_dropout, ramped["teacher"])
-            through_backbone, _ = pull(AppearanceFeatures(jnp.zeros_like(features.code), d_pooled))
-            a_own = add_trees(d_params, through_backbone)
-            losses |= terms
 
-        # Pull everything back: through the frozen E_a to the images, through the generator,
-        # and to E_a's parameters.
-        _, through_features = pull_features(AppearanceFeatures(code_gradient, pooled_gradient))
-        of_generated = generated_gradient + through_features
-        image_gradient += jnp.pad(of_generated, ((0, 0), (0, 4), (0, 0), (0, 0), (0, 0)))
-        g_through_images, codes_gradient = pull_generator(image_gradient)
-        (a_through_real,) = pull_real((codes_gradient, *logits_gradient))
-        g_gradient, a_gradient = (
-            through if own is None else add_trees(own, through)
-            for own, through in ((g_own, g_through_images), (a_own, a_through_real))
+        # All other terms, and their gradient by what the passes gave.
+        inputs = Inputs(images, generated, real_pass, features, pooled, state.generator, params)
+        given = Given(
+            real=real,
+            structure=structure,
+            labels=batch.labels,
+            discriminator=discriminator_params,
+            stats=stats,
+            moved=moved,
+            targets=targets,
+            weights=term_weights(config, state.step),
+            coin=randomness.train_structure_encoder,
+            dropout=student_dropout,
+        )
+        (total, (losses, new_stats)), gradient = jax.value_and_grad(terms.total, has_aux=True)(
+            inputs, given
         )
 
-        losses["discriminator_terms"] = d_terms
-        losses["discriminator"] = d_total
-        losses["generator"] = (
-            image_total + generated_total + identity_total + cycle_total + teacher_total
+        # Back through the frozen E_a to the images, through the generator, and to E_a. The teacher term
+        # trains E_a and not the generator.
+        _, through_features = pull_features(gradient.features)
+        of_generated = gradient.generated + through_features
+        image_gradient = gradient.images + jnp.pad(
+            of_generated, ((0, 0), (0, 4), (0, 0), (0, 0), (0, 0))
         )
+        g_gradient, codes_gradient = pull_generator(image_gradient)
+        (a_gradient,) = pull_real(gradient.real._replace(codes=codes_gradient))
+        if active.cycle:
+            g_gradient = add_trees(gradient.generator, g_gradient)
+        if active.teacher:
+            of_student = AppearanceFeatures(jnp.zeros_like(features.code), gradient.student)
+            through_backbone, _ = pull_student(of_student)
+            a_gradient = add_trees(add_trees(gradient.appearance, through_backbone), a_gradient)
+
+        losses |= {"discriminator_terms": d_terms, "discriminator": d_total, "generator": total}
         g_gradient, a_gradient, new_stats, losses = average(
             (g_gradient, a_gradient, new_stats, losses)
         )
-
-        g_updates, generator_optimizer = optimizers.generator.update(
-            g_gradient, state.generator_optimizer, state.generator
+        new_generator, generator_optimizer = _descend(
+            optimizers.generator, g_gradient, state.generator_optimizer, state.generator
         )
-        a_updates, appearance_optimizer = optimizers.appearance.update(
-            a_gradient, state.appearance_optimizer, params
+        new_appearance, appearance_optimizer = _descend(
+            optimizers.appearance, a_gradient, state.appearance_optimizer, params
         )
+        if "appearance_encoder" in config.freeze:
+            new_stats = state.appearance_stats
         new_state = TrainState(
             step=state.step + 1,
-            generator=optax.apply_updates(state.generator, g_updates),
-            appearance=optax.apply_updates(params, a_updates),
-            appearance_stats=state.appearance_stats
-            if "appearance_encoder" in config.freeze
-            else new_stats,
+            generator=new_generator,
+            appearance=new_appearance,
+            appearance_stats=new_stats,
             discriminator=discriminator_params,
             generator_optimizer=generator_optimizer,
             appearance_optimizer=appearance_optimizer,
@@ -514,3 +384,11 @@ def make_update(
         return new_state, losses
 
     return update
+
+
+def _descend(
+    optimizer: optax.GradientTransformation, gradient: Params, state: optax.OptState, params: Params
+) -> tuple[Params, optax.OptState]:
+    """The parameters and the optimiser's state after a step."""
+    updates, state = optimizer.update(gradient, state, params)
+    return optax.apply_updates(params, updates), state
