@@ -343,8 +343,8 @@ def make_update(
             inputs, given
         )
 
-        # Back through the frozen E_a to the images, through the generator, and to E_a. The teacher term
-        # trains E_a and not the generator.
+        # Back through the frozen E_a to the images, through the generator, and to E_a. The term of
+        # the teacher trains E_a and not the generator.
         _, through_features = pull_features(gradient.features)
         of_generated = gradient.generated + through_features
         image_gradient = gradient.images + jnp.pad(
