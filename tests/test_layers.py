@@ -1,6 +1,8 @@
 """The package's modules import only downward; docs/architecture.md has the layers as a drawing."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -101,3 +103,20 @@ def test_the_check_sees_an_upward_import(tmp_path: Path) -> None:
     assert imports_of(file) == {"training.loop"}
     assert _layer("training.loop") > _layer("data.sampling")
     assert _layer("runtime.atomic") < _layer("data") < _layer("runtime.devices")
+
+
+def test_a_users_own_configs_package_is_not_in_the_way(tmp_path: Path) -> None:
+    """As in a project that has installed this package and keeps its own configurations."""
+    (tmp_path / PACKAGE).symlink_to(ROOT / PACKAGE)
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "__init__.py").write_text("raise RuntimeError('imported')\n")
+    modules = "dgnet_jax.training.trainer, dgnet_jax.ablation.study, dgnet_jax.command_line"
+    for command in (
+        ["-c", f"import {modules}; import dgnet_jax; dgnet_jax.train; print(dgnet_jax.__file__)"],
+        ["-m", "dgnet_jax.convert", "--help"],
+        ["-m", "dgnet_jax.export", "--help"],
+    ):
+        found = subprocess.run(
+            [sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert found.returncode == 0, found.stderr
