@@ -4,7 +4,7 @@
 
 takes at most 5 minutes on 2 CPU cores, compilation included, and ends with a table, pictures in
 runs/quickstart/pictures and a page with all of it, runs/quickstart/report/index.html. The drawn
-people are easy to tell apart: the figures show that everything works, not how good the method is.
+people are easy to distinguish: the figures show that everything works, not how good the method is.
 """
 
 import ml_collections
@@ -18,7 +18,7 @@ def get_config(variant: str = "l1") -> ml_collections.ConfigDict:
     config = base.get_config()
     small(config)
     config.data.name = "quickstart"
-    # Where the data set is drawn, and what `data.synthetic.draw_dataset` is told.
+    # Where the data set is drawn, and what `data.synthetic.draw_dataset` gets.
     config.data.root = "runs/quickstart_data"
     config.data.drawing = ml_collections.ConfigDict({"seed": 0})
     config.data.height, config.data.width = 64, 32

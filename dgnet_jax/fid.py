@@ -234,7 +234,7 @@ def _say(text: str) -> None:
 
 
 def main(argv: list[str]) -> None:
-    """The command; what a user can mend ends it with status 1 and "error: ..."."""
+    """The command; what a user can correct ends it with status 1 and "error: ..."."""
     arguments = parser().parse_args(argv)
     try:
         result = run(arguments)

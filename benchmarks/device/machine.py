@@ -50,7 +50,7 @@ def versions() -> dict[str, str | None]:
 
 
 def card() -> str | None:
-    """Name, memory, driver and clocks of the GPU, as nvidia-smi tells them."""
+    """Name, memory, driver and clocks of the GPU, as nvidia-smi reports them."""
     if not shutil.which("nvidia-smi"):
         return None
     fields = "name,memory.total,driver_version,clocks.sm,clocks.mem,power.limit,temperature.gpu"

@@ -239,7 +239,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The command; what a user can mend ends it with status 1 and "error: ..."."""
+    """The command; what a user can correct ends it with status 1 and "error: ..."."""
     arguments = parser().parse_args(argv)
     try:
         weights = find_weights(arguments.weights)

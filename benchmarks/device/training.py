@@ -1,4 +1,4 @@
-"""A training that goes on between the calls of a lease, until it is told to stop.
+"""A training that goes on between the calls of a lease, until it is stopped.
 
     python -m benchmarks.device.training start WORK --warm=full -- --config=... --config.dtype=...
     python -m benchmarks.device.training finish WORK --seconds=200

@@ -1,6 +1,6 @@
 """Drawn pedestrians in the folders and names of Market-1501, for a first run without any data.
 
-Clothes, hair, skin, bag and build tell who somebody is; camera, pose, scale, light and background
+Clothes, hair, skin, bag and build say who somebody is; camera, pose, scale, light and background
 vary from image to image. `python -m dgnet_jax.data.synthetic FOLDER` draws the data set and prints
 what is in it.
 """

@@ -28,7 +28,7 @@ class _Manager(ocp.CheckpointManager):
     """Never asks jax whether the processes are to stop, as orbax does at every save.
 
     jax takes what it is asked with for the progress of the process: orbax, asking with the step and
-    once more from a thread, would take back what `preemption` has told it.
+    once more from a thread, would take back the number that `preemption` gave it.
     """
 
     def reached_preemption(self, step: int) -> bool:
@@ -255,10 +255,10 @@ class Checkpoints:
         for name in stored.keys() & wanted.keys():
             if not hasattr(wanted[name], "dtype"):  # a plain number
                 continue
-            ours = f"{wanted[name].dtype}{list(wanted[name].shape)}"
-            theirs = f"{stored[name].dtype}{list(stored[name].shape)}"
-            if ours != theirs:
-                found.append(f"{name} is {theirs} in it, {ours} here")
+            needed = f"{wanted[name].dtype}{list(wanted[name].shape)}"
+            present = f"{stored[name].dtype}{list(stored[name].shape)}"
+            if needed != present:
+                found.append(f"{name} is {present} in it, {needed} here")
         return sorted(found)
 
     def _unreadable(self, step: int, error: Exception) -> str:

@@ -216,7 +216,7 @@ def join_processes(
     """Makes this one of several processes; comes before anything that touches a device.
 
     Args:
-        coordinator: host:port of process 0. None, here as below, leaves it to the cluster to tell.
+        coordinator: host:port of process 0. None, here as below, takes what the cluster says.
         processes: their number.
         index: of this one.
         timeout: seconds to wait for process 0, and as many for all to be there.
@@ -235,7 +235,7 @@ def join_processes(
     except ValueError as error:
         raise InputError(
             f"--distributed: {error} Give --coordinator_address, --num_processes and --process_id, "
-            "unless a cluster tells them (Slurm, a TPU pod, MPI)"
+            "unless a cluster gives them (Slurm, a TPU pod, MPI)"
         ) from error
 
 
@@ -290,18 +290,18 @@ def on_first_process(work: Callable[[], T]) -> T:
             message = pickle.dumps(outcome)
         except Exception as found:
             error = found
-            told = found
+            known = found
             if not isinstance(found, InputError):
-                told = RuntimeError(f"the first process met {type(found).__name__}: {found}")
-            message = pickle.dumps((None, told))
+                known = RuntimeError(f"the first process met {type(found).__name__}: {found}")
+            message = pickle.dumps((None, known))
     message = _broadcast(message)
     if error is not None:
         raise error
     if jax.process_index() != 0:
         outcome = pickle.loads(message)
-    result, told_error = outcome
-    if told_error is not None:
-        raise told_error
+    result, first_error = outcome
+    if first_error is not None:
+        raise first_error
     return result
 
 

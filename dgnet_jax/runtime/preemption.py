@@ -28,10 +28,10 @@ class Stopped(BaseException):
 class _Agreement:
     """On which call of `reached` all processes of the run stop; one for the life of a process.
 
-    jax decides once. From a SIGTERM on any process it takes the largest number that it was told by
-    then, plus one, and says yes where it is told that very number, once. So it is told how often it
-    was asked, which goes on over stages and does not begin at the step that a run goes on from; and
-    a yes is remembered. No other code may ask jax: `checkpoints` keeps orbax from it.
+    jax decides once. From a SIGTERM on any process it takes the largest number that any process
+    gave by then, plus one, and says yes where it gets that very number, once. So it gets how often
+    it was asked: that goes on over stages and does not begin at the step that a run goes on from.
+    A yes is remembered. No other code may ask jax: `checkpoints` keeps orbax from it.
     """
 
     def __init__(self) -> None:
@@ -66,8 +66,8 @@ class GracefulStop:
     where Python allows no handlers, it silently never asks to stop.
 
     In a multi-process run all processes must stop at the same step. There jax itself watches for
-    SIGTERM, from `jax.distributed.initialize` on, tells the others and agrees on a step with them;
-    a handler of our own would hide the signal from it, so that Ctrl-C is passed on as SIGTERM. A
+    SIGTERM, from `jax.distributed.initialize` on, and agrees on a step with the other processes; a
+    handler of our own would hide the signal from it, so that Ctrl-C is passed on as SIGTERM. A
     SIGTERM that came before the `with`, or too late in an earlier one, is found by the next
     `should_stop`.
     """
@@ -118,7 +118,7 @@ class GracefulStop:
             # None stands for a handler that was not installed from Python and cannot be put back.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         # Stopped nothing here, for it came too late or the run ended with an error: a program with
-        # more to do, which has a handler of its own, is told.
+        # more to do, which has a handler of its own, gets the signal.
         standard = (None, signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler)
         unheeded = kind is None or issubclass(kind, Exception)
         if unheeded and self._received and previous.get(self._received) not in standard:

@@ -43,7 +43,7 @@ class Stage(NamedTuple):
         inactive: step -> {loss: "until step N"} of the losses that do not act yet.
         shown: losses of the progress line.
         evaluate_every: steps; 0 evaluates only the first and the last state, -1 none.
-        progress: is told the number of finished steps, at the start and after each step.
+        progress: gets the number of finished steps, at the start and after each step.
         followed: whether the run goes on with another stage, so that it has to stop at the end of
             this one too if it is asked to.
     """

@@ -121,14 +121,14 @@ def _with_backbone(appearance: dict[str, Params], teacher: Params) -> dict[str, 
     """E_a's variables with the teacher's backbone in them."""
     result = {}
     for collection, tree in appearance.items():
-        ours, theirs = tree["backbone"], teacher[collection]["backbone"]
-        if jax.tree.map(jnp.shape, ours) != jax.tree.map(jnp.shape, theirs):
+        own, trained = tree["backbone"], teacher[collection]["backbone"]
+        if jax.tree.map(jnp.shape, own) != jax.tree.map(jnp.shape, trained):
             raise InputError(
                 "--config.appearance.init: 'teacher' needs the same backbone in config.appearance "
                 "and config.teacher (bottleneck, stem, stage_sizes, stage_widths); only their "
                 "last_stride and pooling may differ"
             )
-        result[collection] = {**tree, "backbone": theirs}
+        result[collection] = {**tree, "backbone": trained}
     return result
 
 
@@ -170,7 +170,7 @@ def train(
         workdir: gets the config, checkpoints, `metrics.jsonl`, TensorBoard files and pictures.
         shared: what other runs of this process have made already; with a teacher in it, which is
             `config.teacher.checkpoint`'s, none is trained or read.
-        progress: is told the number of finished steps of DG-Net, at the start and after each.
+        progress: gets the number of finished steps of DG-Net, at the start and after each.
 
     Returns:
         The ranking metrics of the last state, in shares of 1: rank1, rank5, rank10, rank20,
@@ -194,7 +194,7 @@ def train(
     placement = shared.placement
     shared.check_batches()
     data, networks, optimizers = shared.data, shared.networks, shared.optimizers
-    shared.step(config, 0)  # what is wrong with its settings is told before anything is made
+    shared.step(config, 0)  # refuses wrong settings before anything is made
     may_differ = RESUMABLE if shared.teacher is None else (*RESUMABLE, "teacher.checkpoint")
     workdir = work_directory.prepare(workdir, config, may_differ, default_config())
     try:

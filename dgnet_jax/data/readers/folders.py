@@ -1,4 +1,4 @@
-"""Data sets whose folders are their splits and whose file names tell identity and camera.
+"""Data sets whose folders are their splits and whose file names give identity and camera.
 
 Market-1501 set this form; DukeMTMC-reID and CUHK03-NP follow it, and `data.name=folder` reads one's
 own images in it. A `FolderNaming` says how one of them looks, `read_folders` reads any.
@@ -76,15 +76,15 @@ def read_folders(naming: FolderNaming, root: str | os.PathLike[str]) -> ReidData
     storage, which = find_storage(
         naming.title, root, layouts, naming.folder_name, naming.what_it_is
     )
-    strangers: list[str] = []
+    ignored_files: list[str] = []
     splits = {
-        split: _read_split(naming, split, storage, prefixes[which] + folder, strangers)
+        split: _read_split(naming, split, storage, prefixes[which] + folder, ignored_files)
         for split, folder in FOLDERS.items()
     }
     extra = prefixes[which] + naming.multi_query
     if naming.multi_query and storage.has(extra) and storage.names(extra):
-        splits["multi_query"] = _read_split(naming, "multi_query", storage, extra, strangers)
-    warn_of_strangers(naming.example, storage, strangers)
+        splits["multi_query"] = _read_split(naming, "multi_query", storage, extra, ignored_files)
+    warn_of_ignored(naming.example, storage, ignored_files)
     return ReidDataset(naming.name, **splits)
 
 
@@ -113,23 +113,23 @@ def find_storage(
         ) from error
 
 
-def warn_of_strangers(example: str, storage: Storage, strangers: list[str]) -> None:
+def warn_of_ignored(example: str, storage: Storage, ignored_files: list[str]) -> None:
     """One warning for all files that were left out, if there are any."""
-    if strangers:
-        examples = ", ".join(strangers[:3]) + (", ..." if len(strangers) > 3 else "")
+    if ignored_files:
+        examples = ", ".join(ignored_files[:3]) + (", ..." if len(ignored_files) > 3 else "")
         logging.warning(
             "%s: ignored %d files that are not images of a person named like %s: %s",
             storage.location,
-            len(strangers),
+            len(ignored_files),
             example,
             examples,
         )
 
 
 def _read_split(
-    naming: FolderNaming, split: str, storage: Storage, folder: str, strangers: list[str]
+    naming: FolderNaming, split: str, storage: Storage, folder: str, ignored_files: list[str]
 ) -> Split:
-    """Lists one folder; what is left out is appended to `strangers`."""
+    """Lists one folder; what is left out is appended to `ignored_files`."""
     files, identities, cameras = [], [], []
     ignored = []
     try:
@@ -152,7 +152,7 @@ def _read_split(
             f"{storage.path(folder)}: no image of a person named like {naming.example} in it, but "
             f"{found}.\n\n{naming.what_it_is}"
         )
-    strangers += ignored
+    ignored_files += ignored
     return Split(
         split,
         tuple(files),

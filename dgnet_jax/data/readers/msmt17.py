@@ -6,7 +6,7 @@ import re
 import numpy as np
 
 from dgnet_jax.data.readers.counts import Counts
-from dgnet_jax.data.readers.folders import find_storage, warn_of_strangers
+from dgnet_jax.data.readers.folders import find_storage, warn_of_ignored
 from dgnet_jax.data.splits import ReidDataset, Split
 from dgnet_jax.data.storage import Storage
 from dgnet_jax.errors import InputError
@@ -57,21 +57,21 @@ def read_msmt17(root: str | os.PathLike[str]) -> ReidDataset:
     layouts = [[*folders, *lists] for folders in IMAGE_FOLDERS]
     storage, which = find_storage("MSMT17", root, layouts, "MSMT17", _WHAT_IT_IS)
     train_folder, test_folder = IMAGE_FOLDERS[which]
-    strangers: list[str] = []
+    ignored_files: list[str] = []
     splits = {
         split: _read_lists(
-            split, names, train_folder if split == "train" else test_folder, storage, strangers
+            split, names, train_folder if split == "train" else test_folder, storage, ignored_files
         )
         for split, names in LISTS.items()
     }
-    warn_of_strangers(f"{EXAMPLE_NAME} 0", storage, strangers)
+    warn_of_ignored(f"{EXAMPLE_NAME} 0", storage, ignored_files)
     return ReidDataset("msmt17", **splits)
 
 
 def _read_lists(
-    split: str, names: tuple[str, ...], folder: str, storage: Storage, strangers: list[str]
+    split: str, names: tuple[str, ...], folder: str, storage: Storage, ignored_files: list[str]
 ) -> Split:
-    """The images of some lists; lines that are none are appended to `strangers`."""
+    """The images of some lists; lines that are none are appended to `ignored_files`."""
     files, identities, cameras = [], [], []
     for name in names:
         try:
@@ -85,7 +85,7 @@ def _read_lists(
                 cameras.append(int(match[2]))
                 identities.append(int(match[3]) + 1)
             elif line.strip():
-                strangers.append(f"{name}:{number}: {line.strip()[:80]}")
+                ignored_files.append(f"{name}:{number}: {line.strip()[:80]}")
     if not files:
         raise InputError(
             f"{storage.path(names[0])}: no line such as '{EXAMPLE_NAME} 0' in it.\n\n{_WHAT_IT_IS}"
