@@ -111,7 +111,7 @@ def flops(function: Any, *arguments: Any) -> float:
 
 
 def needed_flops(config: ml_collections.ConfigDict, networks: Networks, step: bool) -> float:
-    """What one step's convolutions and matmuls need, by the passes of dgnet.md section 2.
+    """What one step's convolutions and matmuls need, by the passes of docs/method.md, section 3.
 
     A pass backwards to the images or to the weights costs as much as the pass forwards. `step`:
     with every loss, not those before the ramps alone.

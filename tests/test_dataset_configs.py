@@ -25,7 +25,7 @@ def test_every_reader_has_a_config():
 
 @pytest.mark.parametrize("name", sorted(set(CONFIGS) - {"market1501"}))
 def test_they_differ_from_market_in_what_they_say_only(name: str):
-    """Section 2 of dgnet.md: the same values, but for MSMT17's number of steps."""
+    """docs/method.md, section 5.5: the same values, but for MSMT17's number of steps."""
     ours, market1501 = (c.to_dict() for c in (CONFIGS[name], CONFIGS["market1501"]))
     different = {
         f"{key}.{field}" if isinstance(value, dict) else key

@@ -192,7 +192,7 @@ def test_cuhk03_has_two_versions(tmp_path: Path):
 
 
 def test_published_counts():
-    """`dgnet.md`, section 4; MSMT17: Wei et al.; CUHK03-NP: its release's README."""
+    """docs/method.md, section 6.1; MSMT17: Wei et al.; CUHK03-NP: its release's README."""
     images = {name: (p.train, p.query, p.gallery) for name, p in PUBLISHED.items()}
     assert images == {
         "market1501": (12_936, 3_368, 19_732),

@@ -1,4 +1,4 @@
-"""Feature extraction: every image once, both views, the score of dgnet.md section 5."""
+"""Feature extraction: every image once, both views, the score of docs/method.md, section 7.1."""
 
 import jax
 import jax.numpy as jnp

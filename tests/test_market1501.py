@@ -192,7 +192,7 @@ def test_an_unknown_data_set_suggests_a_known_one(tmp_path: Path):
 def test_the_real_market_has_the_published_counts(
     market_zip: Path, caplog: pytest.LogCaptureFixture
 ):
-    """Zheng et al. 2015, as counted in section 4 of dgnet.md."""
+    """Zheng et al. 2015, as counted in docs/method.md, section 6.1."""
     dataset = load_dataset("market1501", market_zip)
     assert not caplog.records
     assert len(dataset.train) == 12_936

@@ -18,7 +18,7 @@ from dgnet_jax.models.initialization import init_parameters
 from dgnet_jax.models.reid import ReidHead
 
 TORCH_SHAPES = json.loads((Path(__file__).parent / "data" / "state_dict_shapes.json").read_text())
-# dgnet.md, section 1: values in a released checkpoint, buffers included.
+# docs/method.md, section 2.8: values in a released checkpoint, buffers included.
 PUBLISHED_COUNTS = {"gen": 13_382_723, "id": 28_483_005, "dis": 1_025_571}
 # What a checkpoint carries and nothing computes with: running means and variances of the 8 AdaINs
 # of 128 channels; ImageNet's 1000-way layer and one counter for each batch norm.

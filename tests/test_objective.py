@@ -1,4 +1,4 @@
-"""The terms of the objective against closed forms in NumPy float64 (dgnet.md section 2)."""
+"""The terms of the objective against closed forms in NumPy float64 (docs/method.md, section 3)."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,7 @@
-"""Ramps and learning rates at the steps where they change (dgnet.md section 2)."""
+"""Ramps and learning rates at the steps where they change.
+
+docs/method.md, sections 5.1 and 5.3.
+"""
 
 import jax.numpy as jnp
 import numpy as np

@@ -15,7 +15,7 @@ from dgnet_jax.data import synthetic
 from dgnet_jax.data.synthetic import draw_dataset
 from dgnet_jax.errors import InputError
 
-# dgnet.md, section 4: identity, camera, sequence, frame, box.
+# docs/method.md, section 6.1: identity, camera, sequence, frame, box.
 MARKET_NAME = re.compile(r"(-1|\d{4})_c([1-6])s([1-6])_(\d{6})_(\d{2})\.jpg")
 FEW = {
     "train_identities": 3,

@@ -1,4 +1,4 @@
-"""What a step of DG-Net trains, and that it is compiled once (dgnet.md section 2).
+"""What a step of DG-Net trains, and that it is compiled once (docs/method.md, sections 3 and 3.4).
 
 `test_reference_step.py` holds its numbers against the released program's.
 """

@@ -1,4 +1,4 @@
-"""The thesis's measured values. None of them was measured with this code (dgnet.md, section 3)."""
+"""The thesis's measured values (docs/method.md, section 8); none was measured with this code."""
 
 _COLUMNS = ("fid", "rank1", "rank5", "rank10", "mAP")
 

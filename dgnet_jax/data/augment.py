@@ -30,7 +30,7 @@ def augment(
     crop: bool = True,
     share: Share = WHOLE,
 ) -> jax.Array:
-    """Mirror, bicubic resize, edge padding, random crop, normalisation (`dgnet.md`, section 2).
+    """Mirror, bicubic resize, edge padding, crop, normalisation (docs/method.md, section 6.3).
 
     Args:
         key: one key for the batch.

@@ -1,4 +1,4 @@
-"""Retrieval features of DG-Net (section 5 of dgnet.md): two embeddings over two views.
+"""Retrieval features of DG-Net (docs/method.md, section 7.1): two embeddings over two views.
 
 An image and its mirror each give a `prime` and a `fine` embedding of 512 values. Each embedding is
 L2-normalised, summed over the two views and normalised again. The score of two images is

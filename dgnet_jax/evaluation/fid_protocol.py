@@ -1,4 +1,4 @@
-"""The generated set of DG-Net's FID (dgnet.md, section 5)."""
+"""The generated set of DG-Net's FID (docs/method.md, section 7.6)."""
 
 from collections.abc import Iterator
 

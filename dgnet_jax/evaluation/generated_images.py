@@ -1,4 +1,4 @@
-"""DG-Net's measurement of generated images (dgnet.md, section 5).
+"""DG-Net's measurement of generated images (docs/method.md, sections 7.6 to 7.9).
 
     real = RealImages(images, labels, gallery, inception=load_extractor(FILE), teacher=embed)
     results = evaluate_generated(partial(swapped_training_images, model, seed=0), real)

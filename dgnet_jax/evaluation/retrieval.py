@@ -31,7 +31,9 @@ def evaluate_retrieval(
     *,
     alpha: float,
 ) -> Metrics:
-    """Rank@k, mAP and mINP of a network on the full query and gallery (dgnet.md section 5).
+    """Rank@k, mAP and mINP of a network on the full query and gallery.
+
+    docs/method.md, sections 7.1 to 7.3.
 
     Args:
         features_fn: uint8 images (batch, cache height, cache width, 3) to (prime, fine)

@@ -1,4 +1,7 @@
-"""G: the decoder, which paints an appearance code onto a structure code (dgnet.md section 1)."""
+"""G: the decoder, which paints an appearance code onto a structure code.
+
+docs/method.md, section 2.4.
+"""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""D: PatchGAN at several scales with separate parameters (dgnet.md section 1)."""
+"""D: PatchGAN at several scales with separate parameters (docs/method.md, section 2.5)."""
 
 import flax.linen as nn
 import jax

@@ -1,4 +1,7 @@
-"""The two re-ID networks: the appearance encoder E_a and the teacher (dgnet.md section 1)."""
+"""The two re-ID networks: the appearance encoder E_a and the teacher.
+
+docs/method.md, sections 2.3 and 2.6.
+"""
 
 from functools import partial
 from typing import Literal, NamedTuple

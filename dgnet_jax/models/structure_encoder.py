@@ -1,4 +1,4 @@
-"""E_s: the structure encoder (pose, body, hair, background), dgnet.md section 1."""
+"""E_s: the structure encoder (pose, body, hair, background), docs/method.md, section 2.2."""
 
 import flax.linen as nn
 import jax

@@ -1,4 +1,4 @@
-"""The terms of DG-Net's objective as pure functions of arrays (dgnet.md section 2).
+"""The terms of DG-Net's objective as pure functions of arrays (docs/method.md, section 3).
 
 A *pair* array has the two directions on its second axis: (batch, 2, ...), index 0 for `a` and 1
 for `b`. For generated images the index is that of the appearance: x_ba (appearance of a on the
@@ -42,7 +42,7 @@ def reconstruction(loss: Callable[[Array, Array], Array], target: Array, output:
 def discriminator_terms(
     fake_scores: Array, real_scores: Array, squared_norm: Array, gan: GanLoss, penalty: float
 ) -> Array:
-    """D's loss at one scale (dgnet.md section 2, item 2): (2,).
+    """D's loss at one scale (docs/method.md, section 3.2): (2,).
 
     Args:
         fake_scores: (batch, 2, h, w, 1), of images without gradient.

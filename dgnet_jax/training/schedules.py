@@ -1,4 +1,7 @@
-"""Learning rates and ramped loss weights as functions of the step alone (dgnet.md section 2)."""
+"""Learning rates and ramped loss weights as functions of the step alone.
+
+docs/method.md, sections 5.1 and 5.3.
+"""
 
 from collections.abc import Callable, Sequence
 

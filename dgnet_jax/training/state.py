@@ -99,7 +99,7 @@ def reid_sgd(
 
 
 def make_optimizers(config: ml_collections.ConfigDict) -> Optimizers:
-    """The three optimisers of dgnet.md section 2, item 4, with `config.freeze` applied.
+    """The three optimisers of docs/method.md, section 5.2, with `config.freeze` applied.
 
     Raises:
         InputError: `config.freeze` names an unknown part.

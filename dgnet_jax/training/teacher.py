@@ -1,4 +1,7 @@
-"""The teacher stage: a re-ID baseline, trained with cross-entropy, then frozen (dgnet.md, 1)."""
+"""The teacher stage: a re-ID baseline, trained with cross-entropy, then frozen.
+
+docs/method.md, sections 2.6 and 5.4.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace

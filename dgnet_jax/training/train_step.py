@@ -1,4 +1,6 @@
-"""One training step of DG-Net: D's update, then the generator's and E_a's (dgnet.md section 2).
+"""One training step of DG-Net: D's update, then the generator's and E_a's.
+
+docs/method.md, section 3.
 
 The generator runs forward once. Its images feed D's update as constants; the gradient of all
 remaining terms with respect to the images is then pulled back through that same forward pass.

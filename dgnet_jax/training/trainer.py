@@ -96,7 +96,7 @@ def initial_state(
         logging.warning(
             "E_a starts from scratch: --config.pretrained is empty. The published results start "
             "from ImageNet weights; without them expect a far lower Rank@1 and mAP for the same "
-            "number of steps. BUILD.md says how to convert torchvision's file."
+            "number of steps. docs/training.md says how to convert torchvision's file."
         )
     # The optimisers' states are zeros, whatever the parameters are. Copied where they are the
     # teacher's own arrays, which the step must not take over with its state.

@@ -43,7 +43,7 @@ TERM_GROUPS: dict[str, dict[str, str]] = {
         "teacher": "teacher",
     },
 }
-"""The terms of the objective (dgnet.md, section 2) that are drawn: panel to name to its title."""
+"""The terms that are drawn (docs/method.md, section 3.3): panel to name to its title."""
 
 
 def metric_curves(groups: Mapping[str, Sequence[Run]], metric: str, title: str) -> Figure:
