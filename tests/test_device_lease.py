@@ -140,10 +140,10 @@ def test_ramps_and_milestones_keep_their_published_shares(tmp_path: Path) -> Non
         if flag.startswith("--config.")
     )
     # 30,000 + 4,000 of 100,000 steps until all losses have their full weights; cuts at 60 and 90 %.
-    assert flags["total_steps"] == "4000"
-    assert flags["ramp.start"] == "1200"
-    assert 2 / float(flags["ramp.scale"]) == pytest.approx(160, rel=1e-3)
-    assert flags["optimizer.milestones"] == "(2400,3600)"
+    assert flags["total_steps"] == "2000"
+    assert flags["ramp.start"] == "600"
+    assert 2 / float(flags["ramp.scale"]) == pytest.approx(80, rel=1e-3)
+    assert flags["optimizer.milestones"] == "(1200,1800)"
 
 
 @pytest.mark.parametrize(

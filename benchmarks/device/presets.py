@@ -94,7 +94,7 @@ FULL = Preset(
     profiled="bfloat16_b8",
     identities=751,
     teacher_steps=7200,
-    steps=4000,
+    steps=2000,
     training={
         "dtype": "bfloat16",
         # The pretrained file lacks most of the last stage: it learns as fast as the heads, nearly.
