@@ -1,15 +1,22 @@
-"""How `launch.py` reads its command line, and what the package's other commands share with it."""
+"""The command line of `launch.py`, and what the package's other commands share with it.
+
+Nothing here imports what may touch a device: processes have to be joined first.
+"""
 
 import argparse
 import sys
 import traceback
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import ml_collections
 from absl import flags
+from ml_collections import config_flags
 
 from dgnet_jax import config
 from dgnet_jax.errors import InputError
+from dgnet_jax.generate import GenerateOptions
 
 if TYPE_CHECKING:
     from dgnet_jax.runtime.checkpoints import Step
@@ -46,8 +53,172 @@ class StepParser(flags.ArgumentParser["Step"]):
         return "step"
 
 
+@dataclass(frozen=True)
+class Command:
+    """What a command line of `launch.py` asks for.
+
+    Attributes:
+        mode: "train", "evaluate", "generate" or "ablate".
+        config: None where none is given.
+        config_file: its file with its variant, as given.
+        workdir: of the run or study.
+        step, output, queries: of evaluate, the first two of generate.
+        task, options: of generate.
+        losses, seeds, shard: of ablate, as given.
+        distributed: whether this is one of several processes.
+        coordinator, processes, process, timeout: of `runtime.devices.join_processes`.
+        require_accelerator: whether to end where there is neither a GPU nor a TPU.
+    """
+
+    mode: str
+    config: ml_collections.ConfigDict | None
+    config_file: str
+    workdir: str
+    step: "Step | None"
+    output: str | None
+    queries: list[str]
+    task: str | None
+    options: GenerateOptions
+    losses: list[str]
+    seeds: list[str]
+    shard: str | None
+    distributed: bool
+    coordinator: str | None
+    processes: int | None
+    process: int | None
+    timeout: int
+    require_accelerator: bool
+
+
+def define_flags() -> None:
+    """Defines all flags of all modes; once a process."""
+    config_flags.DEFINE_config_file("config", None, "A file of configs/, with its variant.")
+    flags.DEFINE_string("workdir", None, "The folder of the run.", required=True)
+    modes = ["train", "evaluate", "generate", "ablate"]
+    flags.DEFINE_enum("mode", "train", modes, "What to do.")
+    flags.DEFINE(
+        StepParser(), "step", None, "--mode=evaluate, generate: which checkpoint; default the last."
+    )
+    flags.DEFINE_string(
+        "output",
+        None,
+        "--mode=evaluate: the JSON file; default evaluation.json in the work directory. "
+        "--mode=generate: the folder; default WORKDIR/generated/TASK.",
+    )
+    flags.DEFINE_list(
+        "queries", [], "--mode=evaluate: file names of the queries whose ranked lists are drawn."
+    )
+    _define_process_flags()
+    _define_generate_flags()
+    flags.DEFINE_list(
+        "losses",
+        ["all"],
+        "--mode=ablate: names or expressions, separated by commas; all is the thesis's seven "
+        "losses and five fusions.",
+    )
+    flags.DEFINE_list("seeds", ["0"], "--mode=ablate: seeds, such as 0,1,2.")
+    flags.DEFINE_string(
+        "shard",
+        None,
+        "--mode=ablate: i/n, the part of the study that this process runs; i from 0.",
+    )
+
+
+def _define_process_flags() -> None:
+    flags.DEFINE_bool(
+        "distributed", False, "One of several processes; Slurm, TPU pods and MPI tell which one."
+    )
+    flags.DEFINE_string("coordinator_address", None, "host:port of process 0.")
+    flags.DEFINE_integer("num_processes", None, "Processes of the run.")
+    flags.DEFINE_integer("process_id", None, "This process, from 0.")
+    flags.DEFINE_integer(
+        "initialization_timeout",
+        300,
+        "Seconds to wait for process 0, and for all processes to be there.",
+        lower_bound=1,
+    )
+    flags.DEFINE_bool(
+        "require_accelerator", False, "End with an error where there is neither a GPU nor a TPU."
+    )
+
+
+def _define_generate_flags() -> None:
+    flags.DEFINE_string(
+        "task", None, "--mode=generate: what to make: swap, interpolate, pairs or dataset."
+    )
+    flags.DEFINE_multi_string(
+        "appearance",
+        [],
+        "swap, interpolate, pairs: an image or a folder of images that give their appearance; may "
+        "come several times. Default: a seeded choice of the training images.",
+    )
+    flags.DEFINE_multi_string(
+        "structure",
+        [],
+        "swap, interpolate, pairs: images that give their structure; default those of "
+        "--appearance.",
+    )
+    flags.DEFINE_integer(
+        "seed", 0, "--mode=generate: of every random choice of sources.", lower_bound=0
+    )
+    flags.DEFINE_integer(
+        "count",
+        None,
+        "swap: how many training images to choose (default 8); dataset: training images in total "
+        "(default one for each real one, as for the FID).",
+        lower_bound=1,
+    )
+    flags.DEFINE_integer(
+        "per_identity", None, "dataset: training images of each identity, instead of --count."
+    )
+    flags.DEFINE_integer(
+        "test_per_identity",
+        2,
+        "dataset: query and gallery images of each person of the real queries; 0 for training "
+        "only.",
+        lower_bound=0,
+    )
+    flags.DEFINE_bool("soft_labels", True, "dataset: write the teacher's soft labels.")
+    flags.DEFINE_integer(
+        "quality",
+        75,
+        "dataset: of the JPEGs; 75 is the FID protocol's.",
+        lower_bound=1,
+        upper_bound=95,
+    )
+    flags.DEFINE_integer("frames", 9, "interpolate: pictures of a strip.", lower_bound=2)
+    flags.DEFINE_enum("animation", "gif", ["gif", "webp"], "interpolate: form of the animations.")
+
+
+def given_command() -> Command:
+    """The values of the parsed flags."""
+    values: dict[str, Any] = flags.FLAGS.flag_values_dict()
+    given = flags.FLAGS["config"]
+    options = {field: values[field] for field in GenerateOptions.__dataclass_fields__}
+    return Command(
+        mode=values["mode"],
+        config=values["config"],
+        config_file=config_flags.get_config_filename(given) if given.present else "",
+        workdir=values["workdir"],
+        step=values["step"],
+        output=values["output"],
+        queries=values["queries"],
+        task=values["task"],
+        options=GenerateOptions(**options),
+        losses=values["losses"],
+        seeds=values["seeds"],
+        shard=values["shard"],
+        distributed=values["distributed"],
+        coordinator=values["coordinator_address"],
+        processes=values["num_processes"],
+        process=values["process_id"],
+        timeout=values["initialization_timeout"],
+        require_accelerator=values["require_accelerator"],
+    )
+
+
 def parse_flags(argv: list[str]) -> list[str]:
-    """absl's parser; wrong fields and variants of a config are told without a traceback.
+    """absl's parser; wrong fields and variants of a config are reported without a traceback.
 
     Args:
         argv: `sys.argv` itself, where config_flags looks for overrides; see `add_trained_config`.
@@ -77,7 +248,7 @@ def add_trained_config(argv: list[str]) -> None:
         parser.add_argument(f"--{name}", f"-{name}")
     try:
         given, _ = parser.parse_known_args(argv[1:])
-    except argparse.ArgumentError:  # a flag without its value, which absl tells
+    except argparse.ArgumentError:  # a flag without its value: absl reports it
         return
     if given.config is None and given.workdir and given.mode not in (None, "train", "ablate"):
         beside = Path(argv[0]).resolve().parent / "configs" / "trained.py"

@@ -17,7 +17,7 @@ from dgnet_jax.data.readers.datasets import load_dataset
 from dgnet_jax.data.readers.market1501 import read_market1501
 from dgnet_jax.errors import InputError
 from dgnet_jax.evaluation.fid_protocol import structure_permutation, swapped_training_images
-from dgnet_jax.generate import dataset, set_folder
+from dgnet_jax.generate import GenerateOptions, dataset, set_folder, tasks
 from dgnet_jax.generate.animation import save_animation
 from dgnet_jax.generate.dataset import DatasetSettings, generate_dataset, paint_rows
 from dgnet_jax.generate.interpolate import interpolate_appearance, interpolate_structure
@@ -361,3 +361,54 @@ def test_an_animation_goes_forth_and_back_and_says_what_it_is(tmp_path, suffix):
         assert levels == [0, 80, 160, 240, 160, 80]
         said = image.info["comment"].decode() if suffix == "gif" else image.getexif()[0x010E]
     assert said == "generator: x step 3\nseed: 1"
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "files"),
+    [
+        ("swap", {"count": 2, "seed": 3}, {"swap.png"}),
+        (
+            "interpolate",
+            {"frames": 3, "animation": "webp"},
+            {
+                f"interpolate_{kind}.{form}"
+                for kind in ("appearance", "structure")
+                for form in ("png", "webp")
+            },
+        ),
+        ("pairs", {}, {f"appearance-{i}_structure-{j}.png" for i in "ab" for j in "ab"}),
+        (
+            "dataset",
+            {"count": 6, "test_per_identity": 0},
+            {"dataset.json", "manifest.csv", "soft_labels.npy", "bounding_box_train"},
+        ),
+    ],
+)
+def test_each_task_is_a_function(run, tmp_path, tmp_path_factory, task, options, files):
+    """From Python, without a command line."""
+    workdir, config = run
+    config = config.copy_and_resolve_references()
+    config.data.root = str(tiny_data(tmp_path_factory))
+    if task == "pairs":
+        for name in "ab":
+            shade = np.full((32, 16, 3), 40 if name == "a" else 200, np.uint8)
+            Image.fromarray(shade).save(tmp_path / f"{name}.png")
+        images = [str(tmp_path / f"{name}.png") for name in "ab"]
+        options = {"appearance": images, "structure": images}
+    tasks.generate(config, workdir, task, GenerateOptions(**options), output=tmp_path / "output")
+    assert {path.name for path in (tmp_path / "output").iterdir()} == files
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"quality": 200}, "--quality: found 200, not 1 to 95"),
+        ({"frames": 1}, "--frames: found 1, not 2 or more"),
+        ({"seed": -1}, "--seed: found -1"),
+        ({"count": 0}, "--count: found 0"),
+        ({"animation": "avi"}, "--animation: found 'avi'"),
+    ],
+)
+def test_options_out_of_range_are_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        GenerateOptions(**options)

@@ -22,7 +22,7 @@ def ablate(
     Args:
         config: of all runs.
         workdir: of the study.
-        losses, seeds, shard: as the flags of these names hold them, see `ablation.flags`.
+        losses, seeds, shard: as the flags of these names hold them.
 
     Returns:
         Its tables as text, and where the report is.

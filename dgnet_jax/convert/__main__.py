@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 from dgnet_jax.command_line import parse_step
 from dgnet_jax.convert.architecture import KINDS
-from dgnet_jax.convert.released import Written, convert, released_state_dicts, write_released
+from dgnet_jax.convert.released import Written, convert
 from dgnet_jax.errors import InputError
 
 if TYPE_CHECKING:
-    from dgnet_jax.runtime.checkpoints import Step
+    pass
 
 _NETWORKS = "\n".join(f"  {kind}: {text}" for kind, text in KINDS.items())
 _DESCRIPTION = f"""\
@@ -74,26 +74,20 @@ def report(written: Written) -> str:
     return "\n".join(lines)
 
 
-def to_released(workdir: Path, folder: Path, step: "Step | None") -> list[Path]:
-    """A checkpoint of a work directory as the released program's three files."""
-    from dgnet_jax.export.released import read_run
-
-    run = read_run(workdir, step)
-    state_dicts = released_state_dicts(run.generator, run.appearance, run.discriminator, run.step)
-    return write_released(state_dicts, folder, run.step)
-
-
 def _listed(keys: list[str], limit: int = 8) -> str:
     more = f", ... ({len(keys)} in all)" if len(keys) > limit else ""
     return ", ".join(keys[:limit]) + more
 
 
 def main(argv: list[str]) -> None:
-    """The command; what a user can mend ends it with status 1 and "error: ..."."""
+    """The command; what a user can correct ends it with status 1 and "error: ..."."""
     arguments = parser().parse_args(argv)
     paths = [Path(path) for path in arguments.paths]
     try:
         if arguments.to_released:
+            # Imported here: only a run of this package needs jax.
+            from dgnet_jax.export.released import to_released
+
             if len(paths) != 2 or arguments.kind:
                 raise InputError("--to-released takes WORKDIR and OUT_DIR, and --step")
             workdir, folder = paths

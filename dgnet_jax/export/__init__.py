@@ -15,11 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export as jax_export
 
+from dgnet_jax.config import default_config, trained_config
 from dgnet_jax.errors import InputError
 from dgnet_jax.export import embed as example
-from dgnet_jax.inference import DGNet
+from dgnet_jax.inference import DGNet, load_model
 from dgnet_jax.models.forward import Forward
 from dgnet_jax.runtime.atomic import replacing
+from dgnet_jax.runtime.checkpoints import Step
 from dgnet_jax.runtime.provenance import package_versions
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -36,6 +38,52 @@ class Features(NamedTuple):
     prime: jax.Array
     fine: jax.Array
     ranking: jax.Array
+
+
+class ExportedRun(NamedTuple):
+    """artefact, onnx: the files, the latter None if not asked for; step, source: of the model."""
+
+    artefact: Path
+    onnx: Path | None
+    step: int
+    source: str
+
+
+def export_run(
+    workdir: str | Path,
+    folder: str | Path,
+    *,
+    step: Step | None = None,
+    alpha: float | None = None,
+    onnx: bool = False,
+) -> ExportedRun:
+    """Exports the re-ID encoder of a run, or of a converted released checkpoint.
+
+    Args:
+        workdir: of the run; or a .safetensors file.
+        folder: gets the files.
+        step: as `inference.load_model`'s.
+        alpha: weight of the fine embedding; the run's own by default.
+        onnx: whether `embedder.onnx` is written too.
+
+    Raises:
+        InputError: there is no such run or checkpoint, alpha or the folder cannot be used, or
+            jax2onnx is missing.
+    """
+    from dgnet_jax.export.onnx_file import require_jax2onnx, write_onnx
+
+    if onnx:
+        require_jax2onnx()
+    if str(workdir).endswith(".safetensors"):
+        config = default_config()
+        config.released = str(workdir)
+    else:
+        config = trained_config(workdir)
+    model = load_model(config, workdir, step)
+    alpha = config.evaluation.alpha if alpha is None else alpha
+    folder = write_export(model, folder, alpha)
+    onnx_file = write_onnx(model, folder / "embedder.onnx", alpha) if onnx else None
+    return ExportedRun(folder / ARTEFACT, onnx_file, model.step, model.source)
 
 
 def embedder(model: DGNet, alpha: float) -> Callable[[jax.Array], Features]:

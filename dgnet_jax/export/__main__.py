@@ -32,31 +32,25 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str]) -> None:
-    """The command; what a user can mend ends it with status 1 and "error: ..."."""
+    """The command; what a user can correct ends it with status 1 and "error: ..."."""
     arguments = parser().parse_args(argv)
-    from dgnet_jax.config import default_config, trained_config
-    from dgnet_jax.export import ARTEFACT, EXAMPLE, write_export
-    from dgnet_jax.export.onnx_file import require_jax2onnx, write_onnx
-    from dgnet_jax.inference import load_model
+    from dgnet_jax.export import EXAMPLE, export_run
 
     try:
-        if arguments.onnx:
-            require_jax2onnx()
-        if arguments.workdir.endswith(".safetensors"):
-            config = default_config()
-            config.released = arguments.workdir
-        else:
-            config = trained_config(arguments.workdir)
-        model = load_model(config, arguments.workdir, arguments.step)
-        alpha = config.evaluation.alpha if arguments.alpha is None else arguments.alpha
-        folder = write_export(model, arguments.out, alpha)
-        if arguments.onnx:
-            print(write_onnx(model, folder / "embedder.onnx", alpha))
+        found = export_run(
+            arguments.workdir,
+            arguments.out,
+            step=arguments.step,
+            alpha=arguments.alpha,
+            onnx=arguments.onnx,
+        )
     except (InputError, OSError) as error:  # OSError: a full disk, no permission
         raise SystemExit(f"error: {error}") from error
-    size = (folder / ARTEFACT).stat().st_size / 1e6
-    print(f"{folder / ARTEFACT}: {size:.1f} MB, step {model.step} of {model.source}")
-    print(f"python {folder / EXAMPLE} CROPS features.npz")
+    if found.onnx:
+        print(found.onnx)
+    size = found.artefact.stat().st_size / 1e6
+    print(f"{found.artefact}: {size:.1f} MB, step {found.step} of {found.source}")
+    print(f"python {found.artefact.parent / EXAMPLE} CROPS features.npz")
 
 
 if __name__ == "__main__":

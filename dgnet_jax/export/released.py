@@ -1,4 +1,4 @@
-"""All three networks of a training run's checkpoint, on the host."""
+"""A training run's checkpoint for users of the released program."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 
 from dgnet_jax.config import trained_config
+from dgnet_jax.convert.released import released_state_dicts, write_released
 from dgnet_jax.inference import load_model
 from dgnet_jax.runtime.checkpoints import Checkpoints, Step
 from dgnet_jax.runtime.devices import to_host
@@ -52,3 +53,22 @@ def read_run(workdir: str | Path, step: Step | None = None) -> Run:
         to_host(found["discriminator"]),
         model.step,
     )
+
+
+def to_released(workdir: str | Path, folder: str | Path, step: Step | None = None) -> list[Path]:
+    """Writes a checkpoint of a work directory as the released program's three files.
+
+    Args:
+        workdir: of the run.
+        folder: gets gen_########.pt, id_########.pt and dis_########.pt; PyTorch has to be there.
+        step: as `inference.load_model`'s.
+
+    Returns:
+        The files.
+
+    Raises:
+        InputError: no such work directory or checkpoint, or the folder cannot be written to.
+    """
+    run = read_run(workdir, step)
+    state_dicts = released_state_dicts(run.generator, run.appearance, run.discriminator, run.step)
+    return write_released(state_dicts, Path(folder), run.step)

@@ -1,4 +1,4 @@
-"""`launch.py --mode=generate --task=...`: the tasks, from files to files."""
+"""The tasks of `launch.py --mode=generate --task=...`, from files to files."""
 
 import difflib
 import os
@@ -17,7 +17,7 @@ from dgnet_jax.data.sampling import choose_images
 from dgnet_jax.errors import InputError
 from dgnet_jax.evaluation.fid_protocol import resize_bicubic
 from dgnet_jax.figures import image_grid, save_png, swap_matrix
-from dgnet_jax.generate import flags
+from dgnet_jax.generate import GenerateOptions
 from dgnet_jax.generate.animation import save_animation
 from dgnet_jax.generate.dataset import DatasetSettings, generate_dataset
 from dgnet_jax.generate.interpolate import interpolate_appearance, interpolate_structure
@@ -40,28 +40,32 @@ class Request:
 
     model: DGNet
     config: ml_collections.ConfigDict
-    workdir: str
+    workdir: str | Path
     output: Path
+    options: GenerateOptions
 
     @property
     def metadata(self) -> dict[str, str]:
         """What every output says about itself."""
-        return {"generator": self.model.name, "seed": str(flags.SEED.value)}
+        return {"generator": self.model.name, "seed": str(self.options.seed)}
 
 
 def generate(
     config: ml_collections.ConfigDict,
-    workdir: str,
+    workdir: str | Path,
     task: str | None,
+    options: GenerateOptions | None = None,
+    *,
     step: Step | None = None,
-    output: str | None = None,
+    output: str | Path | None = None,
 ) -> list[Path]:
-    """Runs a task with the settings of the flags.
+    """Runs a task.
 
     Args:
         config: of the run.
         workdir: of the run.
         task: a key of `TASKS`.
+        options: what it is asked for; the defaults of `GenerateOptions` if None.
         step: as `inference.load_model`'s.
         output: the folder of the results; by default WORKDIR/generated/TASK.
 
@@ -80,11 +84,11 @@ def generate(
         raise InputError(f"--task: unknown task {task!r}{hint}; {known}")
     model = load_model(config, workdir, step)
     folder = Path(output or Path(workdir) / "generated" / task).expanduser()
-    return TASKS[task](Request(model, config, workdir, folder))
+    return TASKS[task](Request(model, config, workdir, folder, options or GenerateOptions()))
 
 
 def _swap(request: Request) -> list[Path]:
-    appearance, structure = _sources(request, flags.COUNT.value or _SWAP_COUNT)
+    appearance, structure = _sources(request, request.options.count or _SWAP_COUNT)
     rows, columns = len(appearance.images), len(structure.images)
     if rows * columns > _MOST_SWAPS:
         raise InputError(
@@ -108,7 +112,7 @@ def _swap(request: Request) -> list[Path]:
 
 def _interpolate(request: Request) -> list[Path]:
     appearance, structure = _sources(request, 3)
-    model, frames = request.model, flags.FRAMES.value
+    model, frames = request.model, request.options.frames
     written = []
     for kind, ends, fixed, interpolate in (
         ("appearance", appearance, structure, interpolate_appearance),
@@ -137,7 +141,7 @@ def _interpolate(request: Request) -> list[Path]:
         sources = paths["appearance"], paths["structure"]
         picture = request.output / f"interpolate_{kind}.png"
         _save_png(request, figure, picture, *sources)
-        animation = picture.with_suffix(f".{flags.ANIMATION.value}")
+        animation = picture.with_suffix(f".{request.options.animation}")
         metadata = request.metadata | _named(*sources)
         scale = _scale(strip)
         _write(animation, partial(save_animation, strip, animation, metadata, scale=scale))
@@ -148,7 +152,7 @@ def _interpolate(request: Request) -> list[Path]:
 
 
 def _pairs(request: Request) -> list[Path]:
-    if not (flags.APPEARANCE.value and flags.STRUCTURE.value):
+    if not (request.options.appearance and request.options.structure):
         raise InputError("--task=pairs needs --appearance=FOLDER and --structure=FOLDER")
     appearance, structure = _sources(request, 0)
     first, second = _short_names(appearance.paths), _short_names(structure.paths)
@@ -161,14 +165,14 @@ def _pairs(request: Request) -> list[Path]:
 
 def _dataset(request: Request) -> list[Path]:
     settings = DatasetSettings(
-        seed=flags.SEED.value,
-        count=flags.COUNT.value,
-        per_identity=flags.PER_IDENTITY.value,
-        test_per_identity=flags.TEST_PER_IDENTITY.value,
-        quality=flags.QUALITY.value,
+        seed=request.options.seed,
+        count=request.options.count,
+        per_identity=request.options.per_identity,
+        test_per_identity=request.options.test_per_identity,
+        quality=request.options.quality,
     )
     teacher: TeacherModel | None = None
-    if flags.SOFT_LABELS.value:
+    if request.options.soft_labels:
         try:
             teacher = load_teacher_model(request.config, request.workdir)
         except InputError as error:
@@ -193,14 +197,14 @@ def _sources(request: Request, choose: int) -> tuple[Photographs, Photographs]:
     given = {
         name: read_photographs(paths, height, width, f"--{name}")
         for name, paths in (
-            ("appearance", flags.APPEARANCE.value),
-            ("structure", flags.STRUCTURE.value),
+            ("appearance", request.options.appearance),
+            ("structure", request.options.structure),
         )
         if paths
     }
     if not given:
         train = open_data(request.config).train
-        chosen = choose_images(len(train.images), choose, flags.SEED.value)
+        chosen = choose_images(len(train.images), choose, request.options.seed)
         images = resize_bicubic(train.images[chosen], height, width)
         given["appearance"] = Photographs(images, tuple(train.files[i] for i in chosen))
     only = next(iter(given.values()))
