@@ -169,11 +169,11 @@ def module_shapes(
     return shapes_of(network, jax.eval_shape(module.init, jax.random.key(0), _IMAGES))
 
 
-def _expected(kind: Kind, told: Mapping[str, Shape], identities: int) -> dict[str, Shape]:
-    """What a network holds that has the sizes in `told`, and the published ones otherwise."""
+def _expected(kind: Kind, sizes: Mapping[str, Shape], identities: int) -> dict[str, Shape]:
+    """What a network of these sizes holds; those not given are the published ones."""
     if kind == "gen":
-        return _generator(told)
-    return _discriminator(told) if kind == "dis" else _reid(kind, told, identities)
+        return _generator(sizes)
+    return _discriminator(sizes) if kind == "dis" else _reid(kind, sizes, identities)
 
 
 def _generator(shapes: Mapping[str, Shape]) -> dict[str, Shape]:

@@ -182,7 +182,7 @@ def _read(flag: str, path: str | Path, what: str) -> dict[str, np.ndarray]:
 
 
 def _identities(tensors: Mapping[str, np.ndarray], key: str) -> int:
-    """The rows of a classifier; 1 if there is none, which is then told as missing."""
+    """The rows of a classifier; 1 if there is none, which is then reported as missing."""
     classifier = tensors.get(key)
     return classifier.shape[0] if classifier is not None and classifier.ndim else 1
 

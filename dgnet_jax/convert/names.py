@@ -81,7 +81,7 @@ _RESNET = [
 def _reid(heads: Mapping[str, str]) -> list[tuple[str, str]]:
     layers = (("add_block.0", "reduce"), ("add_block.1", "bn"), ("classifier.0", "classifier"))
     return [
-        *((f"model.{theirs}", ours) for theirs, ours in _RESNET),
+        *((f"model.{released}", ours) for released, ours in _RESNET),
         *(
             (f"{key}.{layer}", f"{name}/{path}")
             for key, name in heads.items()
@@ -121,7 +121,7 @@ _MODULES: dict[str, list[tuple[str, str]]] = {
     "resnet": _RESNET,
 }
 _RULES = {
-    network: [(_Template(theirs), _Template(ours)) for theirs, ours in modules]
+    network: [(_Template(released), _Template(ours)) for released, ours in modules]
     for network, modules in _MODULES.items()
 }
 
@@ -147,8 +147,8 @@ def locate(network: Network, key: str) -> Location | None:
     if is_unused(key):
         return None
     module, _, leaf = key.rpartition(".")
-    for theirs, ours in _RULES[network]:
-        numbers = theirs.parse(module)
+    for released, ours in _RULES[network]:
+        numbers = released.parse(module)
         if numbers is None:
             continue
         path = tuple(ours.fill(numbers).split("/"))
@@ -173,8 +173,8 @@ def torch_keys(network: Network, variables: Mapping[str, Any]) -> dict[str, Loca
             module, leaf = "/".join(path[:-1]), path[-1]
             count = sum(scale == path[0] for scale, _ in blocks)
             found = (
-                theirs.fill({"n": count, **numbers})
-                for theirs, ours in _RULES[network]
+                released.fill({"n": count, **numbers})
+                for released, ours in _RULES[network]
                 if (numbers := ours.parse(module)) is not None
             )
             key = next(found, None)

@@ -144,7 +144,7 @@ def generate_dataset(
                 raise InputError(
                     f"{files.folder}: {error.strerror or error} after {files.count_listed()} of "
                     f"{len(lines)} images. Those that {MANIFEST_FILE} lists are complete. Make "
-                    "room or mend the disk, and start the same command again: it goes on from there"
+                    "room or repair the disk; the same command then goes on from there"
                 ) from error
 
         return on_first_process(attempt)
