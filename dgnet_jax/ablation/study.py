@@ -56,9 +56,9 @@ from dgnet_jax.ablation.results import (
     write_result,
     write_results,
 )
+from dgnet_jax.ablation.shared_teacher import study_teacher
 from dgnet_jax.ablation.summary import summarise
 from dgnet_jax.ablation.tables import study_tables
-from dgnet_jax.ablation.teacher import study_teacher
 from dgnet_jax.ablation.wall_time import WallTime
 from dgnet_jax.config import default_config, fill
 from dgnet_jax.errors import DivergedError, InputError

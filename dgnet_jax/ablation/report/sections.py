@@ -12,7 +12,7 @@ from PIL import Image
 from dgnet_jax.ablation.plan import read_plan
 from dgnet_jax.ablation.published import PUBLISHED
 from dgnet_jax.ablation.rendering import Table
-from dgnet_jax.ablation.report import comparisons, curves, notes
+from dgnet_jax.ablation.report import comparisons, notes, plots
 from dgnet_jax.ablation.report.comparisons import Painting
 from dgnet_jax.ablation.report.runs import Run, thesis_groups
 from dgnet_jax.ablation.report.tables import run_table
@@ -91,7 +91,7 @@ def metric_curves(folder: Path, groups: Groups) -> Section:
             picture = _save(
                 folder,
                 f"curve_{name}_{title}" if title else f"curve_{name}",
-                curves.draw(curves.metric_curves(part, metric, f"{name} (%)")),
+                plots.draw(plots.metric_curves(part, metric, f"{name} (%)")),
                 alt=f"Plot of {name} over training steps for {_listed(labels)}",
                 caption=caption,
                 photograph=False,
@@ -104,14 +104,14 @@ def training_curves(folder: Path, groups: Groups) -> Section:
     """The terms of the objective, a plot for each loss."""
     section = Section("Training curves", plots=True)
     for label, runs in groups.items():
-        plot = curves.training_curves(runs)
+        plot = plots.training_curves(runs)
         if plot is None:
             continue
         seeds = ", mean and range over seeds" if _finished(runs) > 1 else ""
         picture = _save(
             folder,
             f"training_{label}",
-            curves.draw(plot),
+            plots.draw(plot),
             alt=f"Plots of the terms of the objective over training steps with {label}",
             caption=f"{label}: terms of the objective, before their weights, over training "
             f"steps{seeds}.{_crosses(runs)}",
