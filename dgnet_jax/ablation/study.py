@@ -25,11 +25,10 @@ import jax
 import ml_collections
 from absl import logging
 
-from dgnet_jax.ablation.measuring import measure
 from dgnet_jax.ablation.plan import (
-    FILE,
     MAY_DIFFER,
     RUN_MAY_DIFFER,
+    STUDY_FILE,
     read_plan,
     refuse_other_plan,
     save_plan,
@@ -44,11 +43,14 @@ from dgnet_jax.ablation.points import (
     choose_seeds,
     known_points,
 )
-from dgnet_jax.ablation.progress import StudyProgress
+from dgnet_jax.ablation.progress import StudyProgress, WallTime
 from dgnet_jax.ablation.rendering import to_markdown, write_tables
 from dgnet_jax.ablation.results import (
+    COUNTS,
     DIVERGED,
     FINISHED,
+    IMAGES,
+    RANKING,
     Row,
     read_result,
     read_results,
@@ -59,12 +61,14 @@ from dgnet_jax.ablation.results import (
 from dgnet_jax.ablation.shared_teacher import study_teacher
 from dgnet_jax.ablation.summary import summarise
 from dgnet_jax.ablation.tables import study_tables
-from dgnet_jax.ablation.wall_time import WallTime
 from dgnet_jax.config import default_config, fill
+from dgnet_jax.data.pipeline import ReidData
 from dgnet_jax.errors import DivergedError, InputError
 from dgnet_jax.evaluation.generated_images import FeatureFn, RealImages
-from dgnet_jax.evaluation.image_metrics import real_images
-from dgnet_jax.inference import TeacherModel, load_teacher
+from dgnet_jax.evaluation.image_metrics import measure_against, real_images
+from dgnet_jax.evaluation.retrieval import embed_split
+from dgnet_jax.evaluation.variants import main_variant, rank
+from dgnet_jax.inference import TeacherModel, load_model, load_teacher
 from dgnet_jax.models import build_teacher
 from dgnet_jax.runtime import workdir as work_directory
 from dgnet_jax.runtime.devices import on_first_process, use_compilation_cache
@@ -72,6 +76,7 @@ from dgnet_jax.runtime.preemption import Stopped, stopping_at_once
 from dgnet_jax.runtime.provenance import git_commit, provenance
 from dgnet_jax.runtime.workdir import InUseError
 from dgnet_jax.training import trainer
+from dgnet_jax.training.loop import Metrics
 from dgnet_jax.training.session import Shared
 
 TEACHER, FEATURES = "teacher", "real_features.npz"
@@ -137,7 +142,9 @@ class Study:
         folder = Path(workdir).expanduser().absolute()
         saved = read_plan(folder)
         if saved is None:
-            raise InputError(f"--workdir={workdir}: no study in it (no {FILE}); run one first")
+            raise InputError(
+                f"--workdir={workdir}: no study in it (no {STUDY_FILE}); run one first"
+            )
         config = work_directory.from_json(saved["config"])
         fill(config, default_config())
         study = cls(config, seeds=saved["seeds"], workdir=folder)
@@ -342,3 +349,36 @@ class Study:
                 RUN_MAY_DIFFER,
                 default_config(),
             )
+
+
+def measure(
+    config: ml_collections.ConfigDict,
+    workdir: Path,
+    data: ReidData,
+    metrics: Metrics,
+    real: RealImages | None,
+) -> dict[str, Any]:
+    """The ranking of the main row, and the measures of generated images.
+
+    Args:
+        config: of the run.
+        workdir: of the run.
+        data: the data set.
+        metrics: the ranking at the end of training; empty if none was made.
+        real: what generated images are compared with, the same for all runs of a study; None leaves
+            their measures out.
+
+    Returns:
+        Fields of `results.FIELDS`.
+    """
+    model = load_model(config, workdir) if real is not None or not metrics else None
+    if model is not None and not metrics:
+        splits = (data.query, data.gallery)
+        embedded = [embed_split(model.embeddings, split) for split in splits]
+        metrics = rank(main_variant(config), *embedded).metrics
+    found: dict[str, Any] = {name: metrics.get(name) for name in RANKING}
+    found |= {name: int(metrics[name]) for name in COUNTS if name in metrics}
+    if model is not None and real is not None:
+        images = measure_against(real, model)
+        found |= {name: images[name] for name in IMAGES if name in images}
+    return found

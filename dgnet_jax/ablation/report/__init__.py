@@ -15,7 +15,7 @@ import numpy as np
 from absl import logging
 
 from dgnet_jax.ablation.points import choose_losses
-from dgnet_jax.ablation.report import notes, sections
+from dgnet_jax.ablation.report import sections
 from dgnet_jax.ablation.report.comparisons import Painting, paint_first
 from dgnet_jax.ablation.report.runs import Run, by_label, read_run
 from dgnet_jax.ablation.report.sections import Groups, Section
@@ -107,13 +107,13 @@ def _write(
         folder = page.parent
         folder.mkdir(parents=True, exist_ok=True)
         found = [
-            sections.results(groups, config.data.name, parent),
-            sections.metric_curves(folder, groups),
-            *sections.pictures(folder, groups, paintings, missing),
-            sections.training_curves(folder, groups),
-            sections.run_list(groups),
+            sections.results_section(groups, config.data.name, parent),
+            sections.metrics_section(folder, groups),
+            *sections.picture_sections(folder, groups, paintings, missing),
+            sections.terms_section(folder, groups),
+            sections.runs_section(groups),
         ]
-        html = render(title, notes.facts(runs, config), found)
+        html = render(title, sections.facts(runs, config), found)
         with replacing(page) as temporary:
             temporary.write_text(html, encoding="utf-8")
         named = {picture.file for section in found for picture in section.pictures}
