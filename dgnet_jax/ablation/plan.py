@@ -1,4 +1,4 @@
-"""study.json: what a study is made of, so that another process can go on with it or report."""
+"""study.json: the study's plan, so that another process can continue it or write its report."""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Tables as Markdown and as LaTeX."""
+"""A table as Markdown and as LaTeX; `tables` says what is in each."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""A study: every chosen loss with every seed, trained and measured under one roof.
+"""A study: every chosen loss with every seed, trained and measured in one folder.
 
     study = Study(config, losses=["l1", "l1_rmse"], seeds=[0, 1], workdir="runs/study")
     study.run()
@@ -9,11 +9,12 @@ What is finished is never done again, so that a study which was stopped, killed 
 machines comes to the results of one that was not. Its folder:
 
     study.json              losses, seeds and the configuration
-    teacher/                the work directory of the teacher that all runs share
+    teacher/                the work directory of the teacher that all runs share (`shared_teacher`)
     real_features.npz       Inception features of real images, shared
     runs/LABEL/seed_N/      a run's work directory, with result.json once it is over
     results.csv, .json      all runs that are over
-    tables/, report/        what is made of them
+    tables/                 of losses, as Markdown and LaTeX
+    report/                 the HTML page and its pictures
 """
 
 from collections.abc import Mapping, Sequence
@@ -131,7 +132,7 @@ class Study:
 
     @classmethod
     def load(cls, workdir: str | Path) -> "Study":
-        """The study of a folder, to read its results or to report.
+        """The study of a folder, to read its results or to write its report.
 
         Losses of the user's own that this process does not know are left out of `points`, for a
         file cannot hold them; their results are there like those of the others.
@@ -210,7 +211,7 @@ class Study:
         return on_first_process(write)
 
     def report(self) -> Path:
-        """Writes results, tables and the report page from whatever is over; returns the page.
+        """Writes results, tables and the report page from the runs that are over; returns the page.
 
         Raises:
             InputError: no run is over yet.
@@ -223,7 +224,7 @@ class Study:
 
     def _run(self, waiting: Sequence[tuple[Point, int]], planned: int) -> None:
         shared = self._shared = Shared(self.config)
-        # Before anything is written: what is wrong with batches or data is told first.
+        # Before anything is written: errors in batches or data come first.
         shared.check_batches()
         real = self._real_images(shared)
         self._save_plan()

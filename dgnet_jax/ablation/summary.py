@@ -93,7 +93,7 @@ class Summary(NamedTuple):
         """Flat: loss, expression, n, diverged, and fid_mean, fid_sd, fid_n, ... of each metric.
 
         Losses but l1 also have fid_difference, its 95 % interval fid_difference_low and _high,
-        and fid_pairs. What cannot be told is None.
+        and fid_pairs. What cannot be computed is None.
         """
         row: dict[str, Any] = {
             "loss": self.label,

@@ -1,4 +1,4 @@
-"""Writes the report: pictures as PNG, and one HTML page that holds them all.
+"""The report of a study, or of one run: one HTML page, and its pictures as PNG beside it.
 
 The page fetches nothing: its style is inside, pictures are data URIs, there is no script.
 """
