@@ -14,7 +14,7 @@ from test_figures import find, noise
 
 from configs import trained
 from dgnet_jax.ablation.published import PUBLISHED
-from dgnet_jax.ablation.report import comparisons, curves, write_report, write_run_report
+from dgnet_jax.ablation.report import comparisons, plots, write_report, write_run_report
 from dgnet_jax.ablation.report.runs import (
     Run,
     Series,
@@ -101,7 +101,7 @@ def test_a_metric_is_drawn_in_percent_with_a_band_and_a_cross_where_a_run_diverg
         ],
         "ml": [run("ml", 0, ended, status="diverged")],
     }
-    (axes,) = curves.metric_curves(groups, "mAP", "mAP (%)").axes
+    (axes,) = plots.metric_curves(groups, "mAP", "mAP (%)").axes
     mean, broken, cross = axes.lines
     np.testing.assert_allclose(mean.get_xydata(), [[0, 30], [10, 50]])
     np.testing.assert_allclose(broken.get_xydata(), [[0, 10], [10, 30]])
@@ -123,23 +123,23 @@ def test_training_curves_are_means_over_seeds_by_group_of_terms():
         }
         return Run("l1", seed, None, row("l1", seed), {}, losses)
 
-    figure = curves.training_curves([of(0, 1.0), of(1, 3.0)])
+    figure = plots.training_curves([of(0, 1.0), of(1, 3.0)])
     reconstruction, others = figure.axes
     assert [line.get_label() for line in reconstruction.lines] == ["self reconstruction (2 seeds)"]
     np.testing.assert_allclose(reconstruction.lines[0].get_ydata(), [2, 2])
     np.testing.assert_allclose(others.lines[0].get_ydata(), [4, 4])
     assert reconstruction.get_yscale() == "log"
-    assert curves.training_curves([run("l1", 0)]) is None
+    assert plots.training_curves([run("l1", 0)]) is None
 
 
 def test_smoothing_keeps_the_sum_of_a_peak_and_a_constant():
     values = np.zeros(100)
     values[50] = 1
-    smoothed = curves.smooth(Series(np.arange(100), values)).values
+    smoothed = plots.smooth(Series(np.arange(100), values)).values
     assert smoothed.sum() == pytest.approx(1)
     assert smoothed.max() == pytest.approx(1 / 5)
     ones = Series(np.arange(7), np.ones(7))
-    assert curves.smooth(ones).values.tolist() == [1] * 7
+    assert plots.smooth(ones).values.tolist() == [1] * 7
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,7 @@ from dgnet_jax.ablation.results import (
     write_result,
     write_results,
 )
-from dgnet_jax.ablation.statistics import paired_difference, spread, statement
-from dgnet_jax.ablation.summary import summarise
+from dgnet_jax.ablation.summary import paired_difference, spread, statement, summarise
 from dgnet_jax.ablation.tables import study_tables
 from dgnet_jax.errors import InputError
 

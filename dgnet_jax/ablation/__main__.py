@@ -1,4 +1,4 @@
-"""Writes the results, tables and report of a study from whatever is over.
+"""Writes the results, tables and report page of a study from the runs that are over.
 
 python -m dgnet_jax.ablation runs/study
 """

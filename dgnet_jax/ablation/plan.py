@@ -1,4 +1,4 @@
-"""study.json: what a study is made of, so that another process can go on with it or report."""
+"""study.json: the study's plan, so that another process can continue it or write its report."""
 
 import json
 from collections.abc import Sequence
@@ -8,13 +8,13 @@ from typing import Any
 import ml_collections
 
 from dgnet_jax.ablation.points import Point
-from dgnet_jax.ablation.stored import read_stored
+from dgnet_jax.ablation.results import read_stored
 from dgnet_jax.config import default_config
 from dgnet_jax.errors import InputError
 from dgnet_jax.runtime import workdir as work_directory
 from dgnet_jax.runtime.atomic import replacing
 
-FILE = "study.json"
+STUDY_FILE = "study.json"
 # Fields that change no result of a run, and those that say where things are on this machine.
 _HARMLESS = (
     "log",
@@ -42,7 +42,7 @@ def read_plan(study: Path) -> dict[str, Any] | None:
         InputError: the file is not what `save_plan` writes.
     """
     hint = "Restore it, or use another --workdir."
-    return read_stored(study / FILE, "a study", ("losses", "seeds", "config"), hint)
+    return read_stored(study / STUDY_FILE, "a study", ("losses", "seeds", "config"), hint)
 
 
 def refuse_other_plan(
@@ -85,7 +85,7 @@ def save_plan(
     }
     try:
         study.mkdir(parents=True, exist_ok=True)
-        with replacing(study / FILE) as temporary:
+        with replacing(study / STUDY_FILE) as temporary:
             temporary.write_text(json.dumps(plan, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise InputError(

@@ -1,10 +1,17 @@
-"""How far a study is, and how long it will take."""
+"""How far a study is, how long it will take, and how long each run has taken."""
 
+import json
 import sys
 import time
+from pathlib import Path
 from typing import Self, TextIO
 
+import jax
 from tqdm import tqdm
+
+from dgnet_jax.runtime.atomic import replacing
+
+WALL_TIME_FILE = "wall_time.json"
 
 
 class StudyProgress:
@@ -127,3 +134,41 @@ class StudyProgress:
             if now or clock - self._printed >= self._seconds_between_lines:
                 self._printed = clock
                 print(self.line, file=self._stream, flush=True)
+
+
+class WallTime:
+    """The time that a run has taken over all its restarts, kept in its folder.
+
+    A killed process loses what came after the last `save`.
+    """
+
+    def __init__(self, folder: Path, every: float = 30.0) -> None:
+        """Starts the clock.
+
+        Args:
+            folder: the run's work directory; nothing is written before it is there.
+            every: seconds between writes.
+        """
+        self._file, self._every = folder / WALL_TIME_FILE, every
+        self._earlier = self._read()
+        self._started = self._saved = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Of all processes so far."""
+        return self._earlier + time.monotonic() - self._started
+
+    def save(self, now: bool = False) -> None:
+        """Writes the time, if it is due or to be done now."""
+        clock = time.monotonic()
+        due = now or clock - self._saved >= self._every
+        if due and jax.process_index() == 0 and self._file.parent.is_dir():
+            self._saved = clock
+            with replacing(self._file) as temporary:
+                temporary.write_text(json.dumps({"wall_seconds": round(self.seconds, 1)}) + "\n")
+
+    def _read(self) -> float:
+        try:
+            return float(json.loads(self._file.read_text())["wall_seconds"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return 0.0

@@ -1,9 +1,11 @@
-"""Tables as Markdown and as LaTeX."""
+"""A table as Markdown and as LaTeX; `tables` says what is in each."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+from tabulate import tabulate
 
 from dgnet_jax.runtime.atomic import replacing
 
@@ -44,23 +46,29 @@ class Table(NamedTuple):
 
 
 def to_markdown(table: Table) -> str:
-    """The table with its title and notes."""
-
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cells) + " |"
+    """The table with its title and notes; columns are aligned, for the terminal."""
 
     def text(cell: Cell) -> str:
         escaped = _markdown(cell.text)
         return f"**{escaped}**" if cell.bold else escaped
 
-    body = [line([text(cell) for cell in row]) for row in table.rows]
-    rule = "|" + "|".join(["---"] + ["---:"] * (len(table.head) - 1)) + "|"
+    body = tabulate(
+        [[text(cell) for cell in row] for row in table.rows],
+        headers=table.head,
+        tablefmt="pipe",
+        disable_numparse=True,  # 21.40 stays 21.40
+        colalign=["left"] + ["right"] * (len(table.head) - 1),
+    )
     notes = "\n".join(f"- {_markdown(note)}" for note in table.notes)
-    return "\n".join([f"**{table.title}**", "", line(table.head), rule, *body, "", notes])
+    return f"**{table.title}**\n\n{body}\n\n{notes}"
 
 
 def to_latex(table: Table) -> str:
-    """A table environment for the booktabs package."""
+    """A table environment for the booktabs package.
+
+    Not tabulate's: it would escape the \\textbf of bold cells too, has no caption, and leaves ± and
+    − as they are, which LaTeX fonts may lack.
+    """
 
     def line(cells: Sequence[str]) -> str:
         return "    " + " & ".join(cells) + r" \\"

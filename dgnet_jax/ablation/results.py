@@ -2,17 +2,17 @@
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dgnet_jax.ablation.stored import read_stored
+from dgnet_jax.errors import InputError
 from dgnet_jax.losses import FUSIONS, LOSSES
 from dgnet_jax.runtime.atomic import replacing
 
 Row = dict[str, Any]
 
-RUNS, FILE = "runs", "result.json"
+RUNS, RESULT_FILE = "runs", "result.json"
 FINISHED, DIVERGED = "finished", "diverged"
 # Without these a file is no result.
 _ESSENTIAL = ("loss", "expression", "seed", "status")
@@ -56,7 +56,7 @@ loss, expression: the label and the sum that it stands for ("custom" for a user'
 diverged_step, diverged_loss: of a run whose `status` is "diverged", else null.
 wall_seconds: of training and measuring, over all restarts.
 Ranking metrics are shares of 1, of the main row; image metrics as of
-`evaluation.protocol.evaluate_generated`. What was not measured is null.
+`evaluation.generated_images.evaluate_generated`. What was not measured is null.
 """
 
 
@@ -70,7 +70,7 @@ def write_result(folder: Path, row: Mapping[str, Any]) -> None:
     complete = {field: row.get(field) for field in FIELDS}
     # JSON has no NaN: what could not be measured is null.
     strict = json.loads(json.dumps(complete), parse_constant=lambda _: None)
-    with replacing(folder / FILE) as temporary:
+    with replacing(folder / RESULT_FILE) as temporary:
         temporary.write_text(json.dumps(strict, indent=2) + "\n", encoding="utf-8")
 
 
@@ -81,7 +81,7 @@ def read_result(folder: Path) -> Row | None:
         InputError: the file is not what `write_result` writes.
     """
     hint = "Delete it to have the run measured again."
-    return read_stored(folder / FILE, "the result of a run", _ESSENTIAL, hint)
+    return read_stored(folder / RESULT_FILE, "the result of a run", _ESSENTIAL, hint)
 
 
 def read_results(study: Path) -> list[Row]:
@@ -89,7 +89,7 @@ def read_results(study: Path) -> list[Row]:
 
     In the thesis's order of losses, then other labels by name; each by seed.
     """
-    rows = [read_result(file.parent) for file in study.glob(f"{RUNS}/*/seed_*/{FILE}")]
+    rows = [read_result(file.parent) for file in study.glob(f"{RUNS}/*/seed_*/{RESULT_FILE}")]
     order = {label: place for place, label in enumerate((*LOSSES, *FUSIONS))}
     return sorted(
         (row for row in rows if row is not None),
@@ -111,3 +111,32 @@ def write_results(study: Path, rows: Sequence[Row]) -> None:
             versions = row.get("versions") or {}
             text = ", ".join(f"{name} {number}" for name, number in versions.items())
             writer.writerow({**row, "versions": text})
+
+
+def measured_values(rows: Iterable[Mapping[str, Any]], field: str) -> list[float]:
+    """The values of a field in the results that have one."""
+    values = [row.get(field) for row in rows]
+    return [float(value) for value in values if value is not None]
+
+
+def read_stored(path: Path, what: str, needed: Iterable[str], hint: str) -> dict[str, Any] | None:
+    """The object in a JSON file; None if there is no such file.
+
+    Args:
+        path: of the file.
+        what: it should be, for the error: "a study".
+        needed: keys without which it is something else.
+        hint: what to do about a file that is.
+
+    Raises:
+        InputError: it is not JSON, or something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ValueError as error:
+        raise InputError(f"{path}: not valid JSON ({error}). {hint}") from error
+    if not isinstance(content, dict) or not content.keys() >= set(needed):
+        raise InputError(f"{path}: not {what}, which has {', '.join(needed)}. {hint}")
+    return content

@@ -1,4 +1,4 @@
-"""A study: every chosen loss with every seed, trained and measured under one roof.
+"""A study: every chosen loss with every seed, trained and measured in one folder.
 
     study = Study(config, losses=["l1", "l1_rmse"], seeds=[0, 1], workdir="runs/study")
     study.run()
@@ -9,11 +9,12 @@ What is finished is never done again, so that a study which was stopped, killed 
 machines comes to the results of one that was not. Its folder:
 
     study.json              losses, seeds and the configuration
-    teacher/                the work directory of the teacher that all runs share
+    teacher/                the work directory of the teacher that all runs share (`shared_teacher`)
     real_features.npz       Inception features of real images, shared
     runs/LABEL/seed_N/      a run's work directory, with result.json once it is over
     results.csv, .json      all runs that are over
-    tables/, report/        what is made of them
+    tables/                 of losses, as Markdown and LaTeX
+    report/                 the HTML page and its pictures
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,11 +26,10 @@ import jax
 import ml_collections
 from absl import logging
 
-from dgnet_jax.ablation.measuring import measure
 from dgnet_jax.ablation.plan import (
-    FILE,
     MAY_DIFFER,
     RUN_MAY_DIFFER,
+    STUDY_FILE,
     read_plan,
     refuse_other_plan,
     save_plan,
@@ -44,11 +44,14 @@ from dgnet_jax.ablation.points import (
     choose_seeds,
     known_points,
 )
-from dgnet_jax.ablation.progress import StudyProgress
+from dgnet_jax.ablation.progress import StudyProgress, WallTime
 from dgnet_jax.ablation.rendering import to_markdown, write_tables
 from dgnet_jax.ablation.results import (
+    COUNTS,
     DIVERGED,
     FINISHED,
+    IMAGES,
+    RANKING,
     Row,
     read_result,
     read_results,
@@ -56,15 +59,17 @@ from dgnet_jax.ablation.results import (
     write_result,
     write_results,
 )
+from dgnet_jax.ablation.shared_teacher import study_teacher
 from dgnet_jax.ablation.summary import summarise
 from dgnet_jax.ablation.tables import study_tables
-from dgnet_jax.ablation.teacher import study_teacher
-from dgnet_jax.ablation.wall_time import WallTime
 from dgnet_jax.config import default_config, fill
+from dgnet_jax.data.pipeline import ReidData
 from dgnet_jax.errors import DivergedError, InputError
 from dgnet_jax.evaluation.generated_images import FeatureFn, RealImages
-from dgnet_jax.evaluation.image_metrics import real_images
-from dgnet_jax.inference import TeacherModel, load_teacher
+from dgnet_jax.evaluation.image_metrics import measure_against, real_images
+from dgnet_jax.evaluation.retrieval import embed_split
+from dgnet_jax.evaluation.variants import main_variant, rank
+from dgnet_jax.inference import TeacherModel, load_model, load_teacher
 from dgnet_jax.models import build_teacher
 from dgnet_jax.runtime import workdir as work_directory
 from dgnet_jax.runtime.devices import on_first_process, use_compilation_cache
@@ -72,6 +77,7 @@ from dgnet_jax.runtime.preemption import Stopped, stopping_at_once
 from dgnet_jax.runtime.provenance import git_commit, provenance
 from dgnet_jax.runtime.workdir import InUseError
 from dgnet_jax.training import trainer
+from dgnet_jax.training.loop import Metrics
 from dgnet_jax.training.session import Shared
 
 TEACHER, FEATURES = "teacher", "real_features.npz"
@@ -126,7 +132,7 @@ class Study:
 
     @classmethod
     def load(cls, workdir: str | Path) -> "Study":
-        """The study of a folder, to read its results or to report.
+        """The study of a folder, to read its results or to write its report.
 
         Losses of the user's own that this process does not know are left out of `points`, for a
         file cannot hold them; their results are there like those of the others.
@@ -137,7 +143,9 @@ class Study:
         folder = Path(workdir).expanduser().absolute()
         saved = read_plan(folder)
         if saved is None:
-            raise InputError(f"--workdir={workdir}: no study in it (no {FILE}); run one first")
+            raise InputError(
+                f"--workdir={workdir}: no study in it (no {STUDY_FILE}); run one first"
+            )
         config = work_directory.from_json(saved["config"])
         fill(config, default_config())
         study = cls(config, seeds=saved["seeds"], workdir=folder)
@@ -203,7 +211,7 @@ class Study:
         return on_first_process(write)
 
     def report(self) -> Path:
-        """Writes results, tables and the report page from whatever is over; returns the page.
+        """Writes results, tables and the report page from the runs that are over; returns the page.
 
         Raises:
             InputError: no run is over yet.
@@ -216,7 +224,7 @@ class Study:
 
     def _run(self, waiting: Sequence[tuple[Point, int]], planned: int) -> None:
         shared = self._shared = Shared(self.config)
-        # Before anything is written: what is wrong with batches or data is told first.
+        # Before anything is written: errors in batches or data come first.
         shared.check_batches()
         real = self._real_images(shared)
         self._save_plan()
@@ -342,3 +350,36 @@ class Study:
                 RUN_MAY_DIFFER,
                 default_config(),
             )
+
+
+def measure(
+    config: ml_collections.ConfigDict,
+    workdir: Path,
+    data: ReidData,
+    metrics: Metrics,
+    real: RealImages | None,
+) -> dict[str, Any]:
+    """The ranking of the main row, and the measures of generated images.
+
+    Args:
+        config: of the run.
+        workdir: of the run.
+        data: the data set.
+        metrics: the ranking at the end of training; empty if none was made.
+        real: what generated images are compared with, the same for all runs of a study; None leaves
+            their measures out.
+
+    Returns:
+        Fields of `results.FIELDS`.
+    """
+    model = load_model(config, workdir) if real is not None or not metrics else None
+    if model is not None and not metrics:
+        splits = (data.query, data.gallery)
+        embedded = [embed_split(model.embeddings, split) for split in splits]
+        metrics = rank(main_variant(config), *embedded).metrics
+    found: dict[str, Any] = {name: metrics.get(name) for name in RANKING}
+    found |= {name: int(metrics[name]) for name in COUNTS if name in metrics}
+    if model is not None and real is not None:
+        images = measure_against(real, model)
+        found |= {name: images[name] for name in IMAGES if name in images}
+    return found

@@ -1,23 +1,24 @@
-"""What the tables of a study say, in the form of the thesis's Tables 5.3 to 5.5.
+"""The tables of a study: of losses, as the thesis's Tables 5.3 to 5.5, and of single runs.
 
-A row a loss. Published values have columns of their own, never mixed with measured ones, and the
-best of each column is bold.
+Published values have columns of their own, never mixed with measured ones, and the best of each
+column is bold.
 """
 
 from collections.abc import Mapping, Sequence
 
-from dgnet_jax.ablation.ordering import ordering_table
 from dgnet_jax.ablation.points import CUSTOM, label_of
-from dgnet_jax.ablation.published import PUBLISHED
+from dgnet_jax.ablation.published import PUBLISHED, ordering_table
 from dgnet_jax.ablation.rendering import Cell, Table
-from dgnet_jax.ablation.results import FINISHED, Row
-from dgnet_jax.ablation.statistics import Difference, Spread, statement
+from dgnet_jax.ablation.results import DIVERGED, FINISHED, Row, measured_values
 from dgnet_jax.ablation.summary import (
     BASELINE,
     METRICS,
+    Difference,
     Metric,
+    Spread,
     Summary,
     divergence,
+    statement,
     summarise,
 )
 from dgnet_jax.losses import FUSIONS, LOSSES
@@ -27,6 +28,8 @@ _THESIS = ("fid", "fid_jpeg", "rank1", "rank5", "rank10", "mAP")
 _DIFFERENCES = ("fid", "fid_jpeg", "rank1", "mAP")
 _MORE = tuple(metric.name for metric in METRICS if metric.name not in _THESIS)
 _PUBLISHED = {"fid": "FID", "rank1": "Rank@1", "rank5": "Rank@5", "rank10": "Rank@10", "mAP": "mAP"}
+# Columns of the table of runs.
+_OF_RUNS = ("fid", "fid_jpeg", "kid", "rank1", "rank5", "rank10", "mAP")
 # What losses are put in order by.
 _COMPARED = {
     "FID": ("fid", (_BY_NAME["fid"], _BY_NAME["fid_jpeg"])),
@@ -64,6 +67,29 @@ def study_tables(rows: Sequence[Row], dataset: str) -> list[Table]:
     names = {summary.label: _name(summary) for summary in summaries}
     order = ordering_table(summaries, published, _COMPARED, names, dataset)
     return [*tables, order] if order else tables
+
+
+def run_table(rows: Sequence[Row]) -> Table:
+    """A row for each run: how it ended, and its main numbers; nothing that no run has."""
+    metrics = [one for one in METRICS if one.name in _OF_RUNS and measured_values(rows, one.field)]
+    timed = bool(measured_values(rows, "wall_seconds"))
+    cells = []
+    for row in rows:
+        diverged = row.get("status") == DIVERGED
+        texts = [
+            row["loss"],
+            str(row.get("expression") or row["loss"]),
+            str(row["seed"]),
+            divergence(row) if diverged else str(row.get("status")),
+            _number(row, "steps", 1, 0),
+        ]
+        if timed:
+            texts.append(_number(row, "wall_seconds", 1 / 60, 1))
+        texts += [_number(row, one.field, one.factor, one.digits) for one in metrics]
+        cells.append([Cell(text) for text in texts])
+    head = ["loss", "R", "seed", "state", "steps", *["minutes"] * timed]
+    head += [one.title for one in metrics]
+    return Table("runs", "Every run by itself", head, cells, [])
 
 
 def _thesis_table(
@@ -179,6 +205,11 @@ def _difference(found: Difference, metric: Metric) -> str:
         low, high = (metric.factor * value for value in (found.low, found.high))
         text += f" [{low:+.{metric.digits}f}, {high:+.{metric.digits}f}]"
     return text.replace("-", "−")
+
+
+def _number(row: Row, field: str, factor: float, digits: int) -> str:
+    value = row.get(field)
+    return _UNKNOWN if value is None else f"{factor * value:,.{digits}f}"
 
 
 def _name(summary: Summary) -> str:

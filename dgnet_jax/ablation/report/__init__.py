@@ -1,5 +1,163 @@
-"""The report of a study, or of one run: one HTML page and its pictures as PNG."""
+"""The report of a study, or of one run: one HTML page, and its pictures as PNG beside it.
 
-from dgnet_jax.ablation.report.page import write_report, write_run_report
+The page fetches nothing: its style is inside, pictures are data URIs, there is no script.
+"""
 
-__all__ = ["write_report", "write_run_report"]
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import ml_collections
+import numpy as np
+from absl import logging
+
+from dgnet_jax.ablation.points import choose_losses
+from dgnet_jax.ablation.report import sections
+from dgnet_jax.ablation.report.comparisons import Painting, paint_first
+from dgnet_jax.ablation.report.runs import Run, by_label, read_run
+from dgnet_jax.ablation.report.sections import Groups, Section
+from dgnet_jax.ablation.results import FINISHED, run_directory
+from dgnet_jax.data.sampling import choose_images
+from dgnet_jax.errors import InputError
+from dgnet_jax.runtime.atomic import replacing
+from dgnet_jax.runtime.dataset import open_data
+from dgnet_jax.runtime.devices import on_first_process
+
+FOLDER, PAGE, TEMPLATE = "report", "index.html", "template.html"
+# How the heads of published columns end (`ablation.tables`).
+_PUBLISHED = "(published)"
+
+
+def write_report(
+    study_dir: str | Path,
+    rows: Sequence[Mapping[str, Any]],
+    config: ml_collections.ConfigDict,
+    *,
+    train_images: np.ndarray | None = None,
+) -> Path:
+    """Writes the report of a study from the runs that are over.
+
+    Args:
+        study_dir: of the study; the page is `report/index.html` in it, its pictures beside it.
+        rows: one for each run that is over, as its result.json.
+        config: the study's: its data set, `seed` and `log.image_rows` choose the images that every
+            picture shows.
+        train_images: of the data set, (n, rows, columns, 3) uint8, if they are in memory already.
+
+    Returns:
+        The page.
+
+    Raises:
+        InputError: there is no row.
+    """
+    study_dir = Path(study_dir)
+    if not rows:
+        raise InputError(f"{study_dir}: no run of the study is over; there is nothing to report")
+    runs = [read_run(run_directory(study_dir, row["loss"], row["seed"]), row) for row in rows]
+    title = f"Reconstruction losses of DG-Net on {config.data.name}"
+    return _write(study_dir, title, runs, config, train_images)
+
+
+def write_run_report(
+    workdir: str | Path,
+    config: ml_collections.ConfigDict,
+    metrics: Mapping[str, float],
+    *,
+    train_images: np.ndarray | None = None,
+) -> Path:
+    """Writes the report of a single run to `report/index.html` in its work directory.
+
+    Args:
+        workdir: of the run, which is over.
+        config: of the run.
+        metrics: of its end, as `trainer.train` returns them; may be empty.
+        train_images: as `write_report`'s.
+    """
+    workdir = Path(workdir)
+    (point,) = choose_losses(config.reconstruction_loss)
+    result = {
+        **metrics,
+        "loss": point.label,
+        "expression": point.expression,
+        "seed": config.seed,
+        "status": FINISHED,
+        "steps": config.total_steps,
+    }
+    title = f"DG-Net with {config.reconstruction_loss} on {config.data.name}"
+    return _write(workdir, title, [read_run(workdir, result)], config, train_images)
+
+
+def _write(
+    parent: Path,
+    title: str,
+    runs: Sequence[Run],
+    config: ml_collections.ConfigDict,
+    train_images: np.ndarray | None,
+) -> Path:
+    started = time.perf_counter()
+    groups = by_label(runs)
+    # All processes paint, for the devices are everybody's; the first one writes.
+    paintings, missing = _paint(groups, config, train_images)
+    page = parent / FOLDER / PAGE
+
+    def write() -> None:
+        folder = page.parent
+        folder.mkdir(parents=True, exist_ok=True)
+        found = [
+            sections.results_section(groups, config.data.name, parent),
+            sections.metrics_section(folder, groups),
+            *sections.picture_sections(folder, groups, paintings, missing),
+            sections.terms_section(folder, groups),
+            sections.runs_section(groups),
+        ]
+        html = render(title, sections.facts(runs, config), found)
+        with replacing(page) as temporary:
+            temporary.write_text(html, encoding="utf-8")
+        named = {picture.file for section in found for picture in section.pictures}
+        for file in folder.glob("*.png"):
+            if file.name not in named:  # of an earlier report with other losses
+                file.unlink()
+        logging.info("wrote %s in %.1f s", page, time.perf_counter() - started)
+
+    on_first_process(write)
+    return page
+
+
+def render(title: str, facts: Mapping[str, str], found: Sequence[Section]) -> str:
+    """The page; sections with nothing in them are left out."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.tests["published"] = lambda head: head.endswith(_PUBLISHED)
+    return environment.get_template(TEMPLATE).render(
+        title=title,
+        facts=facts,
+        sections=[section for section in found if section],
+        date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+
+
+def _paint(
+    groups: Groups, config: ml_collections.ConfigDict, train_images: np.ndarray | None
+) -> tuple[dict[str, Painting], list[str]]:
+    """The same images painted with each loss, and why some could not be."""
+    try:
+        images = open_data(config).train_images if train_images is None else train_images
+    except InputError as error:
+        return {}, [f"There are no pictures, for the data set cannot be read here: {error}"]
+    images = images[choose_images(len(images), config.log.image_rows, config.seed)]
+    paintings, missing = {}, []
+    for label, runs in groups.items():
+        painted = paint_first(runs, images)
+        if isinstance(painted, str):
+            missing.append(f"No pictures with {label}: {painted}")
+        else:
+            paintings[label] = painted
+    return paintings, missing

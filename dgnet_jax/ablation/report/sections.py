@@ -6,18 +6,20 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import ml_collections
 from PIL import Image
 
 from dgnet_jax.ablation.plan import read_plan
 from dgnet_jax.ablation.published import PUBLISHED
 from dgnet_jax.ablation.rendering import Table
-from dgnet_jax.ablation.report import comparisons, curves, notes
+from dgnet_jax.ablation.report import comparisons, plots
 from dgnet_jax.ablation.report.comparisons import Painting
 from dgnet_jax.ablation.report.runs import Run, thesis_groups
-from dgnet_jax.ablation.report.tables import run_table
+from dgnet_jax.ablation.results import Row, measured_values
 from dgnet_jax.ablation.summary import divergence
-from dgnet_jax.ablation.tables import study_tables
+from dgnet_jax.ablation.tables import run_table, study_tables
 from dgnet_jax.figures import save_png
 
 Groups = Mapping[str, Sequence[Run]]
@@ -59,22 +61,42 @@ class Section:
         return bool(self.text or self.tables or self.pictures)
 
 
-def results(groups: Groups, dataset: str, study_dir: Path) -> Section:
+def facts(runs: Sequence[Run], config: ml_collections.ConfigDict) -> dict[str, str]:
+    """What all runs have in common, for the head of the page."""
+    found = {
+        "data set": config.data.name,
+        "images": f"{config.data.height} × {config.data.width} pixels",
+        "steps": f"{config.total_steps:,} of batch {config.batch_size}",
+    }
+    for name, title in (("device", "device"), ("git_commit", "commit")):
+        values = sorted({str(run.result[name]) for run in runs if run.result.get(name)})
+        if values:
+            found[title] = ", ".join(values)
+    dates = [str(run.result["date"]) for run in runs if run.result.get("date")]
+    if dates:
+        found["last run"] = max(dates)
+    versions = sorted({_pairs(run.result.get("versions")) for run in runs} - {""})
+    if versions:
+        found["versions"] = "; ".join(versions)
+    return found
+
+
+def results_section(groups: Groups, dataset: str, study_dir: Path) -> Section:
     """The thesis's tables, the other measures, and the differences to l1."""
     study = read_plan(study_dir) is not None
-    section = Section("Results", notes.coverage(groups, study_dir) + notes.measures(groups, study))
+    section = Section("Results", _coverage(groups, study_dir) + _measures(groups, study))
     if any(label in PUBLISHED.get(dataset, {}) for label in groups):
         section.text.append(
             "The shaded columns are the thesis's published values for full-size networks and "
             "100,000 steps. None of them was measured here."
         )
-    rows = [dict(run.result) for runs in groups.values() for run in runs]
     # A table of nothing but losses and seeds says nothing.
-    section.tables += [table for table in study_tables(rows, dataset) if len(table.head) > 2]
+    tables = study_tables(_rows(groups), dataset)
+    section.tables += [table for table in tables if len(table.head) > 2]
     return section
 
 
-def metric_curves(folder: Path, groups: Groups) -> Section:
+def metrics_section(folder: Path, groups: Groups) -> Section:
     """mAP and Rank@1 over training steps."""
     section = Section("Metrics over training", plots=True)
     parts = thesis_groups(list(groups)) if len(groups) > _MOST_LINES else [("", list(groups))]
@@ -91,7 +113,7 @@ def metric_curves(folder: Path, groups: Groups) -> Section:
             picture = _save(
                 folder,
                 f"curve_{name}_{title}" if title else f"curve_{name}",
-                curves.draw(curves.metric_curves(part, metric, f"{name} (%)")),
+                plots.draw(plots.metric_curves(part, metric, f"{name} (%)")),
                 alt=f"Plot of {name} over training steps for {_listed(labels)}",
                 caption=caption,
                 photograph=False,
@@ -100,18 +122,18 @@ def metric_curves(folder: Path, groups: Groups) -> Section:
     return section
 
 
-def training_curves(folder: Path, groups: Groups) -> Section:
+def terms_section(folder: Path, groups: Groups) -> Section:
     """The terms of the objective, a plot for each loss."""
     section = Section("Training curves", plots=True)
     for label, runs in groups.items():
-        plot = curves.training_curves(runs)
+        plot = plots.training_curves(runs)
         if plot is None:
             continue
         seeds = ", mean and range over seeds" if _finished(runs) > 1 else ""
         picture = _save(
             folder,
             f"training_{label}",
-            curves.draw(plot),
+            plots.draw(plot),
             alt=f"Plots of the terms of the objective over training steps with {label}",
             caption=f"{label}: terms of the objective, before their weights, over training "
             f"steps{seeds}.{_crosses(runs)}",
@@ -126,7 +148,7 @@ def training_curves(folder: Path, groups: Groups) -> Section:
     return section
 
 
-def pictures(
+def picture_sections(
     folder: Path, groups: Groups, paintings: Mapping[str, Painting], missing: Sequence[str]
 ) -> list[Section]:
     """The thesis's figures 5.4 to 5.10, all of the same images."""
@@ -183,14 +205,81 @@ def pictures(
     return [side, grids, pairs]
 
 
-def run_list(groups: Groups) -> Section:
+def runs_section(groups: Groups) -> Section:
     """All runs, one by one."""
-    return Section("Runs", tables=[run_table(groups)])
+    return Section("Runs", tables=[run_table(_rows(groups))])
 
 
 def slug(text: str) -> str:
     """A file name or an anchor: other characters than letters, digits and _.+- become one _."""
     return re.sub(r"[^A-Za-z0-9_.+-]+", "_", text)
+
+
+def _coverage(groups: Groups, study_dir: Path) -> list[str]:
+    """How many runs there are, which diverged, which are still to come."""
+    runs = [run for group in groups.values() for run in group]
+    diverged = [run for run in runs if run.diverged]
+    lines = []
+    if len(runs) > 1 or diverged:
+        lines.append(
+            f"{_count(len(groups), 'loss', 'losses')}, {_count(len(runs), 'run', 'runs')}: "
+            f"{len(runs) - len(diverged)} finished, {len(diverged)} diverged."
+        )
+    lines += [f"{run.label}, seed {run.seed}: {divergence(run.result)}." for run in diverged]
+    absent = _absent(runs, study_dir)
+    if absent:
+        lines.append(f"Without a result so far: {', '.join(absent)}.")
+    return lines
+
+
+def _measures(groups: Groups, study: bool) -> list[str]:
+    """Which measures are missing, and FID's floor; study: not of a single run, which has no FID."""
+    finished = [run.result for group in groups.values() for run in group if not run.diverged]
+    if not finished:
+        return ["No run finished: there is nothing to compare."]
+    lines = []
+    if not measured_values(finished, "mAP"):
+        reason = "" if study else " (config.evaluation.every_steps is negative)"
+        lines.append(f"Ranking was not measured{reason}.")
+    if not study:
+        lines.append("Generated images are measured by launch.py --mode=evaluate.")
+    elif not measured_values(finished, "fid_png"):
+        lines.append(
+            "FID and KID were not measured: they need the FID Inception's weights "
+            "(--config.inception=FILE) and config.evaluation.generated_images."
+        )
+    floors = measured_values(finished, "fid_real")
+    if floors:
+        lines.append(f"Real images against other real images, the floor, have FID {floors[0]:.2f}.")
+    return lines
+
+
+def _absent(runs: Sequence[Run], study_dir: Path) -> list[str]:
+    """Losses times seeds of the plan without a result, by loss; none where there is no plan."""
+    plan = read_plan(study_dir)
+    if plan is None:
+        return []
+    planned = [(label, seed) for label in plan["losses"] for seed in plan["seeds"]]
+    over = {(run.label, run.seed) for run in runs}
+    by_label: dict[str, list[str]] = {}
+    for label, seed in planned:
+        if (label, seed) not in over:
+            by_label.setdefault(label, []).append(str(seed))
+    return [f"{label} (seed {', '.join(seeds)})" for label, seeds in by_label.items()]
+
+
+def _pairs(versions: Any) -> str:
+    if not isinstance(versions, Mapping):
+        return str(versions or "")
+    return ", ".join(f"{name} {value}" for name, value in versions.items())
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
+
+
+def _rows(groups: Groups) -> list[Row]:
+    return [dict(run.result) for runs in groups.values() for run in runs]
 
 
 def _save(

@@ -29,8 +29,8 @@ def study_teacher(
 ) -> Params:
     """The teacher's variables, trained in `folder` unless that is done.
 
-    While another process of the study trains it, this one waits; should that one end before its
-    time, this one goes on from its last checkpoint.
+    While another process of the study trains it, this one waits; if that one ends early, this one
+    continues from its last checkpoint.
 
     Args:
         config: the study's; its seed is the teacher's.
