@@ -39,7 +39,7 @@ from dgnet_jax.data.pipeline import gather_labelled, gather_pairs
 from dgnet_jax.data.sampling import ClassificationSampler, PairSampler
 from dgnet_jax.models import blocks, build_networks, build_teacher
 from dgnet_jax.training import teacher as teacher_stage
-from dgnet_jax.training.session import Shared, make_train_step, seed_key
+from dgnet_jax.training.session import Session, make_train_step, seed_key
 from dgnet_jax.training.train_step import active_terms
 from dgnet_jax.training.trainer import initial_state
 
@@ -89,13 +89,13 @@ class Program(NamedTuple):
 
 def dgnet_program(config: ml_collections.ConfigDict) -> Program:
     """The step of DG-Net as training compiles it, or several of them in one dispatch."""
-    shared = Shared(config)
-    shared.networks = build_networks(config, _IDENTITIES.value)
-    placement, networks, size = shared.placement, shared.networks, config.batch_size
+    session = Session(config)
+    session.networks = build_networks(config, _IDENTITIES.value)
+    placement, networks, size = session.placement, session.networks, config.batch_size
     placement.check_batch("batch_size", size)
     blank = jnp.zeros((2, config.data.height, config.data.width, 3))
     teacher = placement.compile_init(networks.teacher.init)(jax.random.key(0), blank)
-    state = initial_state(config, networks, shared.optimizers, None, placement)
+    state = initial_state(config, networks, session.optimizers, None, placement)
     # Past every ramp and before the first milestone, so that each term has its full weight.
     ramp_steps = int(2 * max(config.weights.teacher, config.weights.cycle) / config.ramp.scale)
     start = 0 if _PHASE.value == "start" else config.ramp.start + ramp_steps
@@ -110,10 +110,10 @@ def dgnet_program(config: ml_collections.ConfigDict) -> Program:
 
     count = _SCAN.value
     if count == 1:
-        step = shared.step(config, start)
+        step = session.step(config, start)
         return Program(step, state, lambda index: (teacher, batch(index), key), 2 * size)
 
-    one = make_train_step(config, networks, shared.optimizers, active_terms(config, start))
+    one = make_train_step(config, networks, session.optimizers, active_terms(config, start))
 
     def several(state: Any, teacher: Any, batches: Any, key: Any) -> Any:
         state, losses = jax.lax.scan(lambda s, b: one(s, teacher, b, key), state, batches)
@@ -138,7 +138,7 @@ def dgnet_program(config: ml_collections.ConfigDict) -> Program:
 
 def teacher_program(config: ml_collections.ConfigDict) -> Program:
     """The step of the teacher as training compiles it."""
-    placement, size = Shared(config).placement, config.teacher.batch_size
+    placement, size = Session(config).placement, config.teacher.batch_size
     placement.check_batch("teacher.batch_size", size)
     teacher = build_teacher(config, _IDENTITIES.value)
     optimizer = teacher_stage.make_optimizer(config)

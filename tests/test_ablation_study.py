@@ -34,7 +34,7 @@ class Trainer:
         self.measured: list[tuple[str, int]] = []
         self.fails: dict[tuple[str, int], BaseException] = {}
 
-    def train(self, config: Any, workdir: Path, *, shared: Any, progress: Any) -> dict[str, float]:
+    def train(self, config: Any, workdir: Path, *, session: Any, progress: Any) -> dict[str, float]:
         work_directory.unlock(work_directory.prepare(workdir, config, RESUMABLE))
         run = (config.reconstruction_loss, config.seed)
         self.runs.append(run)
@@ -49,9 +49,9 @@ class Trainer:
 def trainer(monkeypatch: pytest.MonkeyPatch) -> Trainer:
     trainer = Trainer()
     monkeypatch.setattr(study, "trainer", trainer)
-    shared = SimpleNamespace(data=None, teacher=None, check_batches=lambda: None)
-    monkeypatch.setattr(study, "Shared", lambda config: shared)
-    monkeypatch.setattr(Study, "_teacher", lambda self, shared: None)
+    session = SimpleNamespace(data=None, teacher=None, check_batches=lambda: None)
+    monkeypatch.setattr(study, "Session", lambda config: session)
+    monkeypatch.setattr(Study, "_teacher", lambda self, session: None)
     monkeypatch.setattr(losses, "_FUNCTIONS", dict(losses._FUNCTIONS))
 
     monkeypatch.setattr(study, "real_images", lambda *arguments, cache: None)

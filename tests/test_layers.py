@@ -26,7 +26,7 @@ LAYERS = (
     ("training",),
     ("ablation",),
     ("export",),
-    ("command_line", "fid", "ablation.command"),
+    ("command_line", "fid"),
 )
 # Commands of packages are the top layer, wherever they lie.
 COMMAND = "__main__"

@@ -78,7 +78,7 @@ from dgnet_jax.runtime.provenance import git_commit, provenance
 from dgnet_jax.runtime.workdir import InUseError
 from dgnet_jax.training import trainer
 from dgnet_jax.training.loop import Metrics
-from dgnet_jax.training.session import Shared
+from dgnet_jax.training.session import Session
 
 TEACHER, FEATURES = "teacher", "real_features.npz"
 
@@ -127,7 +127,7 @@ class Study:
         self.seeds = choose_seeds(seeds)
         self.workdir = Path(workdir).expanduser().absolute()
         self.shard = check_shard(shard)
-        self._shared: Shared | None = None
+        self._session: Session | None = None
         self._commit = git_commit()
 
     @classmethod
@@ -219,18 +219,18 @@ class Study:
         from dgnet_jax.ablation.report import write_report
 
         rows = self.save_results()
-        images = None if self._shared is None else self._shared.data.train_images
+        images = None if self._session is None else self._session.data.train_images
         return write_report(self.workdir, rows, self.config, train_images=images)
 
     def _run(self, waiting: Sequence[tuple[Point, int]], planned: int) -> None:
-        shared = self._shared = Shared(self.config)
+        session = self._session = Session(self.config)
         # Before anything is written: errors in batches or data come first.
-        shared.check_batches()
-        real = self._real_images(shared)
+        session.check_batches()
+        real = self._real_images(session)
         self._save_plan()
-        shared.teacher = self._teacher(shared)
+        session.teacher = self._teacher(session)
         if real is not None:
-            real.teacher = self._evaluator(shared)
+            real.teacher = self._evaluator(session)
         with StudyProgress(
             planned,
             self.config.total_steps,
@@ -243,7 +243,7 @@ class Study:
                     continue
                 progress.begin(point.label, seed)
                 try:
-                    self._run_one(point, seed, shared, real, progress)
+                    self._run_one(point, seed, session, real, progress)
                 except InUseError as error:
                     logging.warning("%s, seed %d is left out: %s", point.label, seed, error)
                     progress.skip()
@@ -255,7 +255,7 @@ class Study:
         self,
         point: Point,
         seed: int,
-        shared: Shared,
+        session: Session,
         real: RealImages | None,
         progress: StudyProgress,
     ) -> None:
@@ -270,14 +270,14 @@ class Study:
         row: Row = {"loss": point.label, "expression": point.expression, "seed": seed}
         try:
             try:
-                metrics = trainer.train(config, folder, shared=shared, progress=follow)
+                metrics = trainer.train(config, folder, session=session, progress=follow)
                 # It has let go of the folder. From here on no other process measures this run.
                 work_directory.lock(folder)
                 if self._is_over(point, seed):
                     return
                 clock.save(now=True)
                 row |= {"status": FINISHED, "steps": config.total_steps}
-                row |= measure(config, folder, shared.data, metrics, real)
+                row |= measure(config, folder, session.data, metrics, real)
             except DivergedError as error:
                 logging.warning("%s, seed %d: %s", point.label, seed, error)
                 row |= {"status": DIVERGED, "steps": error.step}
@@ -291,28 +291,28 @@ class Study:
         finally:
             work_directory.unlock(folder)
 
-    def _real_images(self, shared: Shared) -> RealImages | None:
+    def _real_images(self, session: Session) -> RealImages | None:
         """What generated images are compared with; without the teacher, which may be to come."""
         if not self.config.evaluation.get("generated_images", True):
-            _ = shared.data
+            _ = session.data
             return None
-        return real_images(self.config, shared.data, None, cache=self.workdir / FEATURES)
+        return real_images(self.config, session.data, None, cache=self.workdir / FEATURES)
 
-    def _evaluator(self, shared: Shared) -> FeatureFn:
+    def _evaluator(self, session: Session) -> FeatureFn:
         """The embeddings of the study's teacher."""
-        network = build_teacher(self.config, shared.data.num_identities)
+        network = build_teacher(self.config, session.data.num_identities)
         source = self.config.teacher.checkpoint or str(self.workdir / TEACHER)
-        assert shared.teacher is not None
-        model = TeacherModel(self.config, network, shared.teacher, source, shared.placement)
+        assert session.teacher is not None
+        model = TeacherModel(self.config, network, session.teacher, source, session.placement)
         return model.embeddings
 
-    def _teacher(self, shared: Shared) -> Any:
+    def _teacher(self, session: Session) -> Any:
         given = self.config.teacher.checkpoint
         if given:
-            identities = shared.data.num_identities
-            return load_teacher(self.config, identities, Path(given), shared.placement)
+            identities = session.data.num_identities
+            return load_teacher(self.config, identities, Path(given), session.placement)
         return study_teacher(
-            self.config, shared.data, self.workdir / TEACHER, shared.placement, MAY_DIFFER
+            self.config, session.data, self.workdir / TEACHER, session.placement, MAY_DIFFER
         )
 
     def _config_of(self, point: Point, seed: int) -> ml_collections.ConfigDict:

@@ -26,8 +26,8 @@ from dgnet_jax.training.train_step import (
     make_update,
 )
 
-# Fields in which the runs that share a `Shared` may differ from each other.
-SHARED_AMONG = ("seed", "reconstruction_loss", "teacher.checkpoint")
+# Fields in which the runs that share a `Session` may differ from each other.
+MAY_DIFFER_WITHIN = ("seed", "reconstruction_loss", "teacher.checkpoint")
 
 
 def make_train_step(
@@ -85,7 +85,7 @@ def seed_key(config: ml_collections.ConfigDict) -> np.ndarray:
     return np.asarray(jax.random.key_data(jax.random.key(config.seed)))
 
 
-class Shared:
+class Session:
     """What runs of one process have in common if they differ in seed and loss alone.
 
     Each part is made when it is first asked for, and kept.
@@ -141,6 +141,6 @@ class Shared:
     def check(self, config: ml_collections.ConfigDict) -> None:
         """Raises ValueError if a run of `config` cannot share this."""
         present = work_directory.as_json(self.config)
-        lines = work_directory.differences(present, config, SHARED_AMONG)
+        lines = work_directory.differences(present, config, MAY_DIFFER_WITHIN)
         if lines:
             raise ValueError("runs that share must not differ in\n" + "\n".join(lines))

@@ -28,7 +28,7 @@ from dgnet_jax.training.loop import Metrics, Stage, run_stage
 from dgnet_jax.training.pictures import Painter
 from dgnet_jax.training.run_log import RunLog
 from dgnet_jax.training.schedules import first_active_step
-from dgnet_jax.training.session import Shared, seed_key
+from dgnet_jax.training.session import Session, seed_key
 from dgnet_jax.training.state import Optimizers, Params, TrainState, create_state
 from dgnet_jax.training.teacher import log_start, train_baseline, train_teacher
 
@@ -158,7 +158,7 @@ def train(
     config: ml_collections.ConfigDict,
     workdir: str | Path,
     *,
-    shared: Shared | None = None,
+    session: Session | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Metrics:
     """Trains the teacher if there is none, then DG-Net; goes on where an earlier call stopped.
@@ -168,7 +168,7 @@ def train(
     Args:
         config: from `configs/`; see `dgnet_jax.config` for every field.
         workdir: gets the config, checkpoints, `metrics.jsonl`, TensorBoard files and pictures.
-        shared: what other runs of this process have made already; with a teacher in it, which is
+        session: what other runs of this process have made already; with a teacher in it, which is
             `config.teacher.checkpoint`'s, none is trained or read.
         progress: gets the number of finished steps of DG-Net, at the start and after each.
 
@@ -189,20 +189,20 @@ def train(
             "itself trains on real images"
         )
     use_compilation_cache()
-    shared = shared or Shared(config)
-    shared.check(config)
-    placement = shared.placement
-    shared.check_batches()
-    data, networks, optimizers = shared.data, shared.networks, shared.optimizers
-    shared.step(config, 0)  # refuses wrong settings before anything is made
-    may_differ = RESUMABLE if shared.teacher is None else (*RESUMABLE, "teacher.checkpoint")
+    session = session or Session(config)
+    session.check(config)
+    placement = session.placement
+    session.check_batches()
+    data, networks, optimizers = session.data, session.networks, session.optimizers
+    session.step(config, 0)  # refuses wrong settings before anything is made
+    may_differ = RESUMABLE if session.teacher is None else (*RESUMABLE, "teacher.checkpoint")
     workdir = work_directory.prepare(workdir, config, may_differ, default_config())
     try:
         abstract = jax.eval_shape(
             partial(blank_state, config, networks, optimizers), jax.random.key(config.seed)
         )
         warn_of_a_cpu(abstract)
-        teacher = shared.teacher
+        teacher = session.teacher
         if teacher is None:
             teacher = get_teacher(config, data, workdir, placement)
         sampler = PairSampler(data.train_labels, config.batch_size, config.seed)
@@ -229,9 +229,9 @@ def train(
             images_per_step=2 * config.batch_size,
             abstract=placement.abstract(abstract),
             initial=partial(initial_state, config, networks, optimizers, teacher, placement),
-            step=lambda step, state, batch: shared.step(config, step)(state, teacher, batch, key),
+            step=lambda step, state, batch: session.step(config, step)(state, teacher, batch, key),
             batch=batch,
-            evaluate=lambda state: shared.evaluator(state.appearance_variables),
+            evaluate=lambda state: session.evaluator(state.appearance_variables),
             draw=draw,
             inactive=partial(inactive_terms, config),
             shown=SHOWN,
