@@ -141,7 +141,7 @@ def evaluate_fully(
     on_first_process(partial(_check_output, file))
     _warn_of_lost_detail(config, trained_on)
     data = open_data(config)
-    # Before the long part: what is wrong is told at once.
+    # Before the long part, so that what is wrong shows at once.
     ways = variants(config, multi_query=data.dataset.multi_query is not None)
     chosen = named_queries(queries, data.query.paths)
     model = _load(config, workdir, step)
@@ -222,7 +222,7 @@ def _trained_on(config: ml_collections.ConfigDict, workdir: str | Path) -> str:
 
 
 def _data_name(config: ml_collections.ConfigDict) -> str:
-    """Of the data set; one's own are told apart by their folders' or tables' names."""
+    """Of the data set; one's own are named by their folders' or tables' names."""
     name = config.data.name
     return f"{name} {Path(config.data.root).stem}" if name in _OWN_DATA else name
 

@@ -57,7 +57,7 @@ def evaluate_ranking(
     scorer: Scorer = inner_products,
     tile_bytes: int = 2**26,
 ) -> dict[str, float | int]:
-    """Ranks the gallery for every query, by the inner product of features if not told otherwise.
+    """Ranks the gallery for every query, by the inner product of features by default.
 
     Args:
         query_features: (queries, dim) real, weighted as they are to be compared

@@ -83,7 +83,7 @@ def _images_table(images: Mapping[str, Any]) -> list[str]:
         if key in images
     )
     lines.append(
-        f"{sizes}. Distances are to the training images; diversity of the last row is theirs."
+        f"{sizes}. Distances are to the training images, of which the last row gives the diversity."
     )
     if images.get("fid_singular"):
         lines.append("Too few images for these features: the covariance is singular; prefer KID.")
