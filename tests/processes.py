@@ -1,16 +1,21 @@
 """Training runs of `launch.py` with the tiny configuration, each in a process of its own."""
 
+import contextlib
+import io
 import json
 import os
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import pytest
+from absl import flags as absl_flags
+from absl.testing import flagsaver
 
 from dgnet_jax.data.synthetic import draw_dataset
 
@@ -144,12 +149,56 @@ def run_script(
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+class Ended(NamedTuple):
+    """How a command line ended: its exit code, and what it printed."""
+
+    code: int
+    said: str
+
+
+def launch_here(arguments: Sequence[str]) -> Ended:
+    """What `python launch.py ARGUMENTS` comes to, without a process of its own: for what it refuses.
+
+    An exception that a process would end with in a traceback is raised. Log lines are not in `said`.
+    """
+    import launch
+
+    printed = io.StringIO()
+    argv = ["launch.py", *arguments]
+    code: object = 0
+    with (
+        contextlib.chdir(REPOSITORY),
+        contextlib.redirect_stdout(printed),
+        contextlib.redirect_stderr(printed),
+        # Where config_flags looks for the fields that are set.
+        patch.object(sys, "argv", argv),
+        flagsaver.flagsaver(),
+    ):
+        try:
+            absl_flags.FLAGS.unparse_flags()
+            launch.run(launch.parse_flags(argv))
+        except SystemExit as ended:
+            code = ended.code
+    if isinstance(code, str):  # Python itself prints it, and exits with 1
+        print(code, file=printed)
+        code = 1
+    assert isinstance(code, int)
+    return Ended(code, printed.getvalue())
+
+
+def refusal(arguments: Sequence[str]) -> str:
+    """The message that `launch.py` ends with, on one line or more; fails if it ends well."""
+    ended = launch_here(arguments)
+    assert ended.code == 1, ended.said
+    assert "error: " in ended.said, ended.said
+    return ended.said
+
+
 class Launcher:
-    """Starts runs that share a compilation cache, so that all but the first start at once."""
+    """Starts runs of launch.py; they share the compilation cache that conftest.py makes."""
 
     def __init__(self, factory: pytest.TempPathFactory) -> None:
         self.data = tiny_data(factory)
-        self._cache = factory.getbasetemp() / "compiled"
         self._logs = factory.mktemp("logs")
         self._count = 0
 
@@ -163,17 +212,22 @@ class Launcher:
     ) -> Run:
         """Starts launch.py; `flags` come last."""
         self._count += 1
-        arguments = [f"--workdir={workdir}"]
-        if config is not None:
-            arguments += [f"--config={config}", f"--config.data.root={self.data}"]
-        variables = {
-            **simulated(devices),
-            "JAX_COMPILATION_CACHE_DIR": str(self._cache),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
-            **(environment or {}),
-        }
         log = self._logs / f"{self._count}.txt"
-        return Run([*arguments, *flags], log, variables)
+        variables = {**simulated(devices), **(environment or {})}
+        return Run(self.arguments(workdir, *flags, config=config), log, variables)
+
+    def arguments(
+        self, workdir: Path, *flags: str, config: str | None = "tests/tiny.py"
+    ) -> list[str]:
+        """The command line of a run on the drawn data; `flags` come last."""
+        first = [f"--workdir={workdir}"]
+        if config is not None:
+            first += [f"--config={config}", f"--config.data.root={self.data}"]
+        return [*first, *flags]
+
+    def refusal(self, workdir: Path, *flags: str, config: str | None = "tests/tiny.py") -> str:
+        """What a command line that cannot start ends with, without a process of its own."""
+        return refusal(self.arguments(workdir, *flags, config=config))
 
     def start_two(self, workdir: Path, *flags: str, **options: Any) -> list[Run]:
         """Starts the two processes of one run."""
