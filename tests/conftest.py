@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from compilation import FAST_FLAGS
 
 ALLOWED_SKIPS = Path(__file__).parent / "allowed_skips.txt"
 CACHE = "JAX_COMPILATION_CACHE_DIR"
@@ -124,6 +125,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="NAME",
         help="with --strict-skips: a thing that is not there, such as shared or chromium",
     )
+    group.addoption(
+        "--fast-compilation",
+        action="store_true",
+        help="compile as tests/compilation.py says, also where a test does not say how",
+    )
     group.addoption("--file-times", action="store_true", help="seconds of the tests of each file")
 
 
@@ -135,6 +141,8 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Skips(allowed, config.option.absent))
     if config.option.file_times:
         config.pluginmanager.register(FileTimes())
+    if config.option.fast_compilation:
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FAST_FLAGS}"
     # One cache of compiled programs for this process, its workers and all that tests start.
     if CACHE not in os.environ:
         folder = tempfile.mkdtemp(prefix="dgnet_jax_compiled_")

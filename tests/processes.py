@@ -16,6 +16,7 @@ from unittest.mock import patch
 import pytest
 from absl import flags as absl_flags
 from absl.testing import flagsaver
+from compilation import FAST_FLAGS
 
 from dgnet_jax.data.synthetic import draw_dataset
 
@@ -127,15 +128,14 @@ def simulated(devices: int) -> dict[str, str]:
     return {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_backend_optimization_level=0 "
-        f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": f"{FAST_FLAGS} --xla_force_host_platform_device_count={devices}",
     }
 
 
 def run_script(
     script: str, *arguments: str, devices: int, environment: dict[str, str] | None = None
-) -> None:
-    """Runs a Python file of the repository to its end, which has to be a good one."""
+) -> str:
+    """What a Python file of the repository prints; it has to come to a good end."""
     path = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
     done = subprocess.run(
         [sys.executable, script, *arguments],
@@ -147,6 +147,7 @@ def run_script(
         timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 class Ended(NamedTuple):
@@ -157,9 +158,10 @@ class Ended(NamedTuple):
 
 
 def launch_here(arguments: Sequence[str]) -> Ended:
-    """What `python launch.py ARGUMENTS` comes to, without a process of its own: for what it refuses.
+    """What `python launch.py ARGUMENTS` comes to, without a process of its own.
 
-    An exception that a process would end with in a traceback is raised. Log lines are not in `said`.
+    For what it refuses: an exception that a process would end with in a traceback is raised, and
+    `said` has no lines of the log.
     """
     import launch
 
@@ -192,6 +194,15 @@ def refusal(arguments: Sequence[str]) -> str:
     assert ended.code == 1, ended.said
     assert "error: " in ended.said, ended.said
     return ended.said
+
+
+def refusals(command_lines: Sequence[Sequence[str]], devices: int) -> list[str]:
+    """`refusal` of each, in one process that sees so many devices."""
+    printed = run_script("tests/refused.py", json.dumps(command_lines), devices=devices)
+    found = [Ended(*ended) for ended in json.loads(printed.splitlines()[-1])]
+    for ended in found:
+        assert ended.code == 1 and "error: " in ended.said, ended.said
+    return [ended.said for ended in found]
 
 
 class Launcher:
