@@ -17,8 +17,8 @@ venv: ## make or update the virtual environment that the others run in
 quickstart: venv ## draw a small data set, train on it, evaluate; writes runs/quickstart
 	$(PY) launch.py --config=configs/quickstart.py:l1_rmse --workdir=runs/quickstart $(ARGS)
 
-test: venv ## run every test
-	$(PY) -m pytest $(ARGS)
+test: venv ## run every test, by WORKERS (2) processes at once
+	@sh scripts/test.sh $(ARGS)
 
 test-fast: venv ## run the tests that are not marked slow
 	$(PY) -m pytest -m "not slow" $(ARGS)

@@ -1,9 +1,18 @@
-"""Where the tests find real data."""
+"""Where the tests find real data, what they compile once, and which of them may be skipped."""
 
 import os
+import shutil
+import tempfile
+from collections import defaultdict
+from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+from compilation import FAST_FLAGS
+
+ALLOWED_SKIPS = Path(__file__).parent / "allowed_skips.txt"
+CACHE = "JAX_COMPILATION_CACHE_DIR"
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +31,126 @@ def market_zip(shared: Path) -> Path:
     if not archive.is_file():
         pytest.skip(f"no {archive}: Market-1501 is for research only and not part of this project")
     return archive
+
+
+class AllowedSkip(NamedTuple):
+    """A line of allowed_skips.txt: `tests` and `reason` are patterns with *, ? and [...]."""
+
+    tests: str
+    reason: str
+    when: str
+
+    def covers(self, test: str, reason: str, absent: list[str]) -> bool:
+        """Whether the skip of `test` for `reason` is this one, where `absent` is missing."""
+        condition = self.when == "always" or self.when.removeprefix("without ") in absent
+        return condition and fnmatchcase(test, self.tests) and fnmatchcase(reason, self.reason)
+
+
+def read_allowed_skips(text: str) -> list[AllowedSkip]:
+    """The lines of allowed_skips.txt; raises ValueError for one of another form."""
+    found = []
+    for line in text.splitlines():
+        if not line.strip() or line.startswith("#"):
+            continue
+        fields = [field.strip() for field in line.split(" | ")]
+        if len(fields) != 3 or not (fields[2] == "always" or fields[2].startswith("without ")):
+            raise ValueError(f"{line!r} is not TESTS | REASON | always, or without NAME")
+        found.append(AllowedSkip(*fields))
+    return found
+
+
+class Skips:
+    """Fails a run in which a test was skipped that the list does not allow."""
+
+    def __init__(self, allowed: list[AllowedSkip], absent: list[str]) -> None:
+        self._allowed = allowed
+        self._absent = absent
+        self.others: list[tuple[str, str]] = []
+
+    def _look(self, report: pytest.TestReport | pytest.CollectReport) -> None:
+        if not report.skipped or hasattr(report, "wasxfail"):
+            return
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longreprtext
+        reason = reason.removeprefix("Skipped: ")
+        if not any(
+            allowed.covers(report.nodeid, reason, self._absent) for allowed in self._allowed
+        ):
+            self.others.append((report.nodeid, reason))
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self._look(report)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        self._look(report)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if self.others and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self.others:
+            terminalreporter.section("skips that tests/allowed_skips.txt does not list", red=True)
+            for test, reason in self.others:
+                terminalreporter.write_line(f"{test}: {reason}")
+
+
+class FileTimes:
+    """Prints how long the tests of each file took, with their fixtures."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = defaultdict(float)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self._seconds[report.nodeid.partition("::")[0]] += report.duration
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        terminalreporter.section("seconds by file")
+        for file, seconds in sorted(self._seconds.items(), key=lambda item: -item[1]):
+            terminalreporter.write_line(f"{seconds:8.1f} {file}")
+        terminalreporter.write_line(f"{sum(self._seconds.values()):8.1f} in all")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("dgnet_jax")
+    group.addoption(
+        "--strict-skips",
+        action="store_true",
+        help="fail where a test is skipped that tests/allowed_skips.txt does not list",
+    )
+    group.addoption(
+        "--absent",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="with --strict-skips: a thing that is not there, such as shared or chromium",
+    )
+    group.addoption(
+        "--fast-compilation",
+        action="store_true",
+        help="compile as tests/compilation.py says, also where a test does not say how",
+    )
+    group.addoption("--file-times", action="store_true", help="seconds of the tests of each file")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):  # a worker of pytest-xdist: its reports go to the first
+        return
+    if config.option.strict_skips:
+        allowed = read_allowed_skips(ALLOWED_SKIPS.read_text())
+        config.pluginmanager.register(Skips(allowed, config.option.absent))
+    if config.option.file_times:
+        config.pluginmanager.register(FileTimes())
+    if config.option.fast_compilation:
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FAST_FLAGS}"
+    # One cache of compiled programs for this process, its workers and all that tests start.
+    if CACHE not in os.environ:
+        folder = tempfile.mkdtemp(prefix="dgnet_jax_compiled_")
+        os.environ[CACHE] = folder
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+
+        def remove() -> None:
+            del os.environ[CACHE]
+            shutil.rmtree(folder, ignore_errors=True)
+
+        config.add_cleanup(remove)

@@ -1,16 +1,22 @@
 """Training runs of `launch.py` with the tiny configuration, each in a process of its own."""
 
+import contextlib
+import io
 import json
 import os
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import pytest
+from absl import flags as absl_flags
+from absl.testing import flagsaver
+from compilation import FAST_FLAGS
 
 from dgnet_jax.data.synthetic import draw_dataset
 
@@ -122,15 +128,14 @@ def simulated(devices: int) -> dict[str, str]:
     return {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_backend_optimization_level=0 "
-        f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": f"{FAST_FLAGS} --xla_force_host_platform_device_count={devices}",
     }
 
 
 def run_script(
     script: str, *arguments: str, devices: int, environment: dict[str, str] | None = None
-) -> None:
-    """Runs a Python file of the repository to its end, which has to be a good one."""
+) -> str:
+    """What a Python file of the repository prints; it has to come to a good end."""
     path = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
     done = subprocess.run(
         [sys.executable, script, *arguments],
@@ -142,14 +147,69 @@ def run_script(
         timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+class Ended(NamedTuple):
+    """How a command line ended: its exit code, and what it printed."""
+
+    code: int
+    said: str
+
+
+def launch_here(arguments: Sequence[str]) -> Ended:
+    """What `python launch.py ARGUMENTS` comes to, without a process of its own.
+
+    For what it refuses: an exception that a process would end with in a traceback is raised, and
+    `said` has no lines of the log.
+    """
+    import launch
+
+    printed = io.StringIO()
+    argv = ["launch.py", *arguments]
+    code: object = 0
+    with (
+        contextlib.chdir(REPOSITORY),
+        contextlib.redirect_stdout(printed),
+        contextlib.redirect_stderr(printed),
+        # Where config_flags looks for the fields that are set.
+        patch.object(sys, "argv", argv),
+        flagsaver.flagsaver(),
+    ):
+        try:
+            absl_flags.FLAGS.unparse_flags()
+            launch.run(launch.parse_flags(argv))
+        except SystemExit as ended:
+            code = ended.code
+    if isinstance(code, str):  # Python itself prints it, and exits with 1
+        print(code, file=printed)
+        code = 1
+    assert isinstance(code, int)
+    return Ended(code, printed.getvalue())
+
+
+def refusal(arguments: Sequence[str]) -> str:
+    """The message that `launch.py` ends with, on one line or more; fails if it ends well."""
+    ended = launch_here(arguments)
+    assert ended.code == 1, ended.said
+    assert "error: " in ended.said, ended.said
+    return ended.said
+
+
+def refusals(command_lines: Sequence[Sequence[str]], devices: int) -> list[str]:
+    """`refusal` of each, in one process that sees so many devices."""
+    printed = run_script("tests/refused.py", json.dumps(command_lines), devices=devices)
+    found = [Ended(*ended) for ended in json.loads(printed.splitlines()[-1])]
+    for ended in found:
+        assert ended.code == 1 and "error: " in ended.said, ended.said
+    return [ended.said for ended in found]
 
 
 class Launcher:
-    """Starts runs that share a compilation cache, so that all but the first start at once."""
+    """Starts runs of launch.py; they share the compilation cache that conftest.py makes."""
 
     def __init__(self, factory: pytest.TempPathFactory) -> None:
         self.data = tiny_data(factory)
-        self._cache = factory.getbasetemp() / "compiled"
         self._logs = factory.mktemp("logs")
         self._count = 0
 
@@ -163,17 +223,22 @@ class Launcher:
     ) -> Run:
         """Starts launch.py; `flags` come last."""
         self._count += 1
-        arguments = [f"--workdir={workdir}"]
-        if config is not None:
-            arguments += [f"--config={config}", f"--config.data.root={self.data}"]
-        variables = {
-            **simulated(devices),
-            "JAX_COMPILATION_CACHE_DIR": str(self._cache),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
-            **(environment or {}),
-        }
         log = self._logs / f"{self._count}.txt"
-        return Run([*arguments, *flags], log, variables)
+        variables = {**simulated(devices), **(environment or {})}
+        return Run(self.arguments(workdir, *flags, config=config), log, variables)
+
+    def arguments(
+        self, workdir: Path, *flags: str, config: str | None = "tests/tiny.py"
+    ) -> list[str]:
+        """The command line of a run on the drawn data; `flags` come last."""
+        first = [f"--workdir={workdir}"]
+        if config is not None:
+            first += [f"--config={config}", f"--config.data.root={self.data}"]
+        return [*first, *flags]
+
+    def refusal(self, workdir: Path, *flags: str, config: str | None = "tests/tiny.py") -> str:
+        """What a command line that cannot start ends with, without a process of its own."""
+        return refusal(self.arguments(workdir, *flags, config=config))
 
     def start_two(self, workdir: Path, *flags: str, **options: Any) -> list[Run]:
         """Starts the two processes of one run."""

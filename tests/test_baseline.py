@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compilation import FAST_COMPILATION
 from processes import tiny_data
-from tiny import FAST_COMPILATION, tiny_config, tiny_teacher
+from tiny import tiny_config, tiny_teacher
 from trained import save_run
 
 from configs import trained

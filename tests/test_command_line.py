@@ -109,11 +109,8 @@ def test_what_is_wrong_is_told_without_a_traceback(
     flags,
     message,
 ):
-    process = launcher.start(
-        run, "--mode=evaluate", f"--output={tmp_path}/x.json", *flags, config=None
-    )
-    assert process.end() == 1
-    said = process.said()
+    output = f"--output={tmp_path}/x.json"
+    said = launcher.refusal(run, "--mode=evaluate", output, *flags, config=None)
     assert re.search(message, said), said
     assert "Traceback" not in said
     assert not (tmp_path / "x.json").exists()
@@ -121,9 +118,8 @@ def test_what_is_wrong_is_told_without_a_traceback(
 
 @pytest.mark.slow
 def test_a_folder_that_is_no_run_is_told(launcher, tmp_path):
-    process = launcher.start(tmp_path, "--mode=evaluate", config=None)
-    assert process.end() == 1
-    assert f"error: {tmp_path}: no config.json in it" in process.said()
+    said = launcher.refusal(tmp_path, "--mode=evaluate", config=None)
+    assert f"error: {tmp_path}: no config.json in it" in said
 
 
 @pytest.mark.slow
@@ -133,9 +129,7 @@ def test_an_error_in_ones_own_configuration_is_told_with_its_line(launcher, tmp_
         "from configs import market\n\n\ndef get_config():\n    config = market.get_config()\n"
         "    config.data.nme.part = 1\n    return config\n"
     )
-    process = launcher.start(tmp_path / "run", config=str(file))
-    assert process.end() == 1
-    said = process.said()
+    said = launcher.refusal(tmp_path / "run", config=str(file))
     assert re.search(r"error: --config: .*mine\.py, line 6: .*nme", said), said
     assert "Traceback" not in said
     assert not (tmp_path / "run").exists()

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from compilation import FAST_FLAGS
 from PIL import Image
 from processes import REPOSITORY, tiny_data
 
@@ -101,7 +102,7 @@ def test_a_training_in_the_background_is_stopped_and_saves(
 ) -> None:
     monkeypatch.chdir(REPOSITORY)
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
+    monkeypatch.setenv("XLA_FLAGS", FAST_FLAGS)
     flags = ["--config=tests/tiny.py", f"--config.data.root={tiny_data(tmp_path_factory)}"]
     started = training.start(tmp_path, [*flags, "--config.total_steps=100000"], watch=1)
     assert started["running"]

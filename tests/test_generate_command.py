@@ -31,15 +31,13 @@ def workdir(launcher, tmp_path_factory) -> Path:
 def start(
     launcher: Launcher, workdir: Path, task: str, output: Path, *flags: str, **options
 ) -> Run:
-    return launcher.start(
-        workdir,
-        "--mode=generate",
-        f"--task={task}",
-        f"--output={output}",
-        *flags,
-        config=None,
-        **options,
-    )
+    flags = ("--mode=generate", f"--task={task}", f"--output={output}", *flags)
+    return launcher.start(workdir, *flags, config=None, **options)
+
+
+def refusal(launcher: Launcher, workdir: Path, task: str, output: Path, *flags: str) -> str:
+    flags = ("--mode=generate", f"--task={task}", f"--output={output}", *flags)
+    return launcher.refusal(workdir, *flags, config=None)
 
 
 def finish(*arguments, **options) -> Run:
@@ -169,16 +167,14 @@ def test_the_best_checkpoint_paints(launcher, tmp_path):
     ],
 )
 def test_wrong_input_is_told_without_a_traceback(launcher, workdir, tmp_path, task, flags, message):
-    run = start(launcher, workdir, task, tmp_path / "output", *flags)
-    assert run.end() == 1
-    assert message in run.said()
-    assert "error: " in run.said() and "Traceback" not in run.said()
+    said = refusal(launcher, workdir, task, tmp_path / "output", *flags)
+    assert message in said
+    assert "error: " in said and "Traceback" not in said
     assert not (tmp_path / "output").exists()
 
 
 def test_an_output_that_cannot_be_written_is_told(launcher, workdir, tmp_path):
     (tmp_path / "file").touch()
-    run = start(launcher, workdir, "swap", tmp_path / "file", "--count=2")
-    assert run.end() == 1
-    assert "error: --output: " in run.said() and "cannot be written (File exists)" in run.said()
-    assert "Traceback" not in run.said()
+    said = refusal(launcher, workdir, "swap", tmp_path / "file", "--count=2")
+    assert "error: --output: " in said and "cannot be written (File exists)" in said
+    assert "Traceback" not in said

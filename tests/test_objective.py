@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compilation import FAST_COMPILATION
 
 from dgnet_jax.errors import InputError
 from dgnet_jax.losses import l1
@@ -114,9 +115,8 @@ def test_the_penalty_trains_the_discriminator_as_double_backward_does(gan):
         return score_and_slope(lambda x: model.apply(variables, x), images, gan)[1].mean()
 
     # Compiling takes longer than running: without optimisation.
-    options = {"xla_backend_optimization_level": 0}
     (expected_value, expected), (value, gradient) = (
-        jax.jit(jax.value_and_grad(function), compiler_options=options)(variables)
+        jax.jit(jax.value_and_grad(function), compiler_options=FAST_COMPILATION)(variables)
         for function in (double_backward, ours)
     )
     assert float(value) == pytest.approx(float(expected_value), rel=1e-12)

@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from processes import Launcher, end_together, rows
+from processes import Launcher, end_together, refusals, rows
 from tiny import IDENTITIES, tiny_config, tiny_state
 
 from dgnet_jax.errors import InputError
@@ -107,9 +107,9 @@ def test_a_batch_has_to_divide_over_the_devices(size):
 
 @pytest.mark.slow
 def test_a_batch_that_does_not_divide_is_refused_before_anything_starts(launcher, tmp_path):
-    run = launcher.start(tmp_path / "new", "--config.batch_size=6", devices=8)
-    assert run.end() == 1
-    assert run.said().splitlines()[-1] == (
+    line = launcher.arguments(tmp_path / "new", "--config.batch_size=6")
+    (said,) = refusals([line], devices=8)
+    assert said.splitlines()[-1] == (
         "error: --config.batch_size: a batch of 6 does not divide over 8 devices; "
         "use a multiple of 8"
     )

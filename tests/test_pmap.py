@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from processes import Launcher, rows, run_script, saved_steps
+from processes import Launcher, refusals, rows, run_script, saved_steps
 from spread_steps import CASES, TEACHER
 from tiny import IDENTITIES, tiny_config, tiny_state
 
@@ -178,31 +178,32 @@ def test_one_image_is_no_batch(parallel):
     of_devices(1, parallel).check_batch("batch_size", 2)
 
 
+REFUSED = {
+    ("--config.parallel=xyz",): "--config.parallel: 'xyz' is neither 'mesh' nor 'pmap'",
+    (PMAP,): "--config.batch_size: with --config.parallel=pmap a device normalises its own",
+    (PMAP, "--config.batch_size=16"): (
+        "--config.teacher.batch_size: with --config.parallel=pmap a device normalises its own"
+    ),
+    (PMAP, "--config.baseline=True"): (
+        "--config.teacher.batch_size: with --config.parallel=pmap a device normalises its own"
+    ),
+    (PMAP, "--config.batch_size=16", "--mode=ablate", "--losses=l1", "--seeds=0"): (
+        "--config.teacher.batch_size: with --config.parallel=pmap a device normalises its own"
+    ),
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "flags, message",
-    [
-        (("--config.parallel=xyz",), "--config.parallel: 'xyz' is neither 'mesh' nor 'pmap'"),
-        ((PMAP,), "--config.batch_size: with --config.parallel=pmap a device normalises its own"),
-        (
-            (PMAP, "--config.batch_size=16"),
-            "--config.teacher.batch_size: with --config.parallel=pmap a device normalises its own",
-        ),
-        (
-            (PMAP, "--config.baseline=True"),
-            "--config.teacher.batch_size: with --config.parallel=pmap a device normalises its own",
-        ),
-        (
-            (PMAP, "--config.batch_size=16", "--mode=ablate", "--losses=l1", "--seeds=0"),
-            "--config.teacher.batch_size: with --config.parallel=pmap a device normalises its own",
-        ),
-    ],
-)
-def test_what_cannot_be_is_refused_before_anything_starts(launcher, tmp_path, flags, message):
-    run = launcher.start(tmp_path / "new", *flags, devices=8)
-    assert run.end() == 1
-    assert run.said().splitlines()[-1].startswith(f"error: {message}")
-    assert not (tmp_path / "new").exists()
+def test_what_cannot_be_is_refused_before_anything_starts(launcher, tmp_path):
+    folders = [tmp_path / str(index) for index in range(len(REFUSED))]
+    lines = [
+        launcher.arguments(folder, *flags) for folder, flags in zip(folders, REFUSED, strict=True)
+    ]
+    for folder, message, said in zip(
+        folders, REFUSED.values(), refusals(lines, devices=8), strict=True
+    ):
+        assert said.splitlines()[-1].startswith(f"error: {message}")
+        assert not folder.exists()
 
 
 @pytest.mark.parametrize("shape", [(2,), (2, 4), (2, 4, 100)])

@@ -142,11 +142,10 @@ def test_a_finished_run_started_again_only_prints_its_table(launcher, uninterrup
 
 def test_a_work_directory_of_another_configuration_is_refused(launcher, uninterrupted):
     flags = (*FLAGS, "--config.seed=1", "--config.teacher.learning_rate=0.5")
-    run = launcher.start(uninterrupted, *flags)
-    assert run.end() == 1
-    assert "  seed: 0 there, 1 now\n" in run.said()
-    assert "  teacher.learning_rate: 0.05 there, 0.5 now\n" in run.said()
-    assert "Traceback" not in run.said()
+    said = launcher.refusal(uninterrupted, *flags)
+    assert "  seed: 0 there, 1 now\n" in said
+    assert "  teacher.learning_rate: 0.05 there, 0.5 now\n" in said
+    assert "Traceback" not in said
     assert work_directory.load_config(uninterrupted).seed == 0
 
 
@@ -178,9 +177,9 @@ def test_a_diverging_run_stops_with_the_step_the_loss_and_the_last_good_checkpoi
 
 
 def test_a_teacher_of_nowhere_is_refused(launcher, tmp_path):
-    run = launcher.start(tmp_path / "new", f"--config.teacher.checkpoint={tmp_path}/nowhere")
-    assert run.end() == 1
-    assert f"--config.teacher.checkpoint: no trained teacher in {tmp_path}/nowhere" in run.said()
+    flag = f"--config.teacher.checkpoint={tmp_path}/nowhere"
+    said = launcher.refusal(tmp_path / "new", flag)
+    assert f"--config.teacher.checkpoint: no trained teacher in {tmp_path}/nowhere" in said
 
 
 def test_an_unfinished_teacher_is_refused(launcher, uninterrupted, tmp_path):
@@ -188,9 +187,8 @@ def test_an_unfinished_teacher_is_refused(launcher, uninterrupted, tmp_path):
     shutil.copytree(uninterrupted / "teacher", other / "teacher")
     shutil.copy(uninterrupted / work_directory.CONFIG_FILE, other)
     shutil.rmtree(other / "teacher" / "checkpoints" / str(TEACHER_STEPS))
-    run = launcher.start(tmp_path / "new", *FLAGS, f"--config.teacher.checkpoint={other}")
-    assert run.end() == 1
-    assert f"the teacher in {other} is unfinished, at step 9 of {TEACHER_STEPS}" in run.said()
+    said = launcher.refusal(tmp_path / "new", *FLAGS, f"--config.teacher.checkpoint={other}")
+    assert f"the teacher in {other} is unfinished, at step 9 of {TEACHER_STEPS}" in said
 
 
 @pytest.mark.parametrize(
@@ -202,13 +200,12 @@ def test_an_unfinished_teacher_is_refused(launcher, uninterrupted, tmp_path):
     ],
 )
 def test_a_wrong_start_is_told_without_a_traceback(launcher, tmp_path, config, messages):
-    run = launcher.start(
+    said = launcher.refusal(
         tmp_path / "new", f"--config.data.root={tmp_path}/empty", config=f"configs/{config}"
     )
-    assert run.end() == 1
     for message in messages:
-        assert message in run.said()
-    assert "Traceback" not in run.said()
+        assert message in said
+    assert "Traceback" not in said
     assert not (tmp_path / "new").exists()
 
 

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import pytest
-from tiny import FAST_COMPILATION, IDENTITIES, tiny_config, tiny_state, tiny_teacher
+from compilation import FAST_COMPILATION
+from tiny import IDENTITIES, tiny_config, tiny_state, tiny_teacher
 
 from dgnet_jax.models import build_networks
 from dgnet_jax.runtime.devices import place

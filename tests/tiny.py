@@ -12,8 +12,6 @@ from dgnet_jax.models import Networks
 from dgnet_jax.models.initialization import init_parameters
 from dgnet_jax.training.state import Optimizers, TrainState, create_state
 
-# Compiling takes longer than all steps of a test together.
-FAST_COMPILATION = {"xla_backend_optimization_level": 0}
 IDENTITIES = 5
 
 
