@@ -1,4 +1,4 @@
-"""A skipped test fails a strict run unless the list has it, for this reason and on such a machine."""
+"""A strict run fails on a skipped test that the list does not have, with its reason."""
 
 import pytest
 from conftest import ALLOWED_SKIPS, read_allowed_skips
