@@ -17,7 +17,8 @@ end() {
     [ "$1" = 0 ] || [ "$1" = 5 ] || status=$1
 }
 
-"$py" -m pytest -m "not memory" -n "$workers" --dist loadfile --fast-compilation "$@"
+"$py" -m pytest -m "not memory" --fast-compilation \
+    -n "$workers" --dist loadfile --no-loadscope-reorder "$@"
 end $?
 "$py" -m pytest -m memory "$@"
 end $?

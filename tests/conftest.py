@@ -13,6 +13,21 @@ from compilation import FAST_FLAGS
 
 ALLOWED_SKIPS = Path(__file__).parent / "allowed_skips.txt"
 CACHE = "JAX_COMPILATION_CACHE_DIR"
+# Files that take minutes, longest first: several processes begin with them, so that none is left
+# with one at the end.
+LONGEST = (
+    "test_fid_command.py",
+    "test_train_step.py",
+    "test_pmap.py",
+    "test_ablation_resume.py",
+    "test_device_lease.py",
+    "test_parallel.py",
+    "test_resume.py",
+    "test_first_process.py",
+    "test_generate_command.py",
+    "test_preemption.py",
+    "test_convert_files.py",
+)
 
 
 @pytest.fixture(scope="session")
@@ -131,6 +146,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="compile as tests/compilation.py says, also where a test does not say how",
     )
     group.addoption("--file-times", action="store_true", help="seconds of the tests of each file")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):
+        places = {name: place for place, name in enumerate(LONGEST)}
+        items.sort(key=lambda item: places.get(item.path.name, len(LONGEST)))
 
 
 def pytest_configure(config: pytest.Config) -> None:
