@@ -1,9 +1,36 @@
-"""Where the tests find real data."""
+"""Shapes and types of signatures are checked while tests run; where the tests find real data."""
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import jaxtyping
 import pytest
+
+# Modules and packages whose functions say the shapes of their arrays. The annotations of all their
+# functions are checked at each call, under a transformation when it is traced; an int is a float,
+# as PEP 484 has it. Processes that tests start do not check.
+SHAPE_CHECKED = (
+    "dgnet_jax.losses",
+    "dgnet_jax.models",
+    "dgnet_jax.training.objective",
+    "dgnet_jax.training.passes",
+    "dgnet_jax.evaluation",
+)
+_CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+
+_early = [name for name in sys.modules if name.startswith(SHAPE_CHECKED)]
+assert not _early, f"imported before the check of shapes could be installed: {_early}"
+jaxtyping.install_import_hook(SHAPE_CHECKED, _CHECKER)
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Lets wrong arguments through to the functions, whose own errors a test is about."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")
