@@ -1,9 +1,9 @@
 """The reconstruction losses R(target, output) of the 2022 thesis on DG-Net, and their fusions.
 
-Every loss is a pure function ``(target, output) -> scalar`` of two arrays of one shape
-(batch, ...): images or codes. A value is computed per sample, over all n values of the sample;
-the loss is the mean over the batch, so it does not depend on how a batch is split over devices.
-A rank-1 array is a batch of samples of one value each (n = 1).
+Every loss is a pure function ``(target, output) -> scalar`` of two arrays of one shape: images or
+codes. A value is computed per sample, over all n values of the sample; the loss is the mean over
+the batch, so it does not depend on how a batch is split over devices. A rank-1 array is a batch of
+samples of one value each (n = 1).
 
 Arithmetic and result are float32 (bfloat16 and integers are widened first), or float64 where an
 input is float64. The target carries no gradient. A NaN in either array gives a NaN loss.
@@ -15,29 +15,35 @@ import difflib
 import math
 import re
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
+from jaxtyping import Float, Real
 
 from dgnet_jax.errors import InputError
 
-ReconstructionLoss = Callable[[Array, Array], Array]
+Batch = Real[ArrayLike, " batch *values"]
+Scalar = Float[Array, ""]
+ReconstructionLoss = Callable[
+    [Real[Array, " batch *values"], Real[Array, " batch *values"]], Scalar
+]
 
 
-def l1(target: ArrayLike, output: ArrayLike) -> Array:
+def l1(target: Batch, output: Batch) -> Scalar:
     """Mean absolute error, mean |x - y|, as in the released DG-Net; gradient 0 where x = y."""
     target, output = _pair(target, output)
     return jnp.mean(_sample_mean(_distance(target, output)))
 
 
-def huber(target: ArrayLike, output: ArrayLike, delta: float = 1.0) -> Array:
+def huber(target: Batch, output: Batch, delta: float = 1.0) -> Scalar:
     """Huber loss, mean of 0.5 d^2 where |d| <= delta, else delta (|d| - 0.5 delta); d = x - y.
 
     Args:
-        target: (batch, ...) the values to reconstruct.
-        output: (batch, ...) the reconstruction.
+        target: the values to reconstruct.
+        output: the reconstruction.
         delta: where the parabola becomes a line, in the arrays' units; above 0.
 
     Raises:
@@ -51,19 +57,19 @@ def huber(target: ArrayLike, output: ArrayLike, delta: float = 1.0) -> Array:
     return jnp.mean(_sample_mean(quadratic * (distance - 0.5 * quadratic)))
 
 
-def mse(target: ArrayLike, output: ArrayLike) -> Array:
+def mse(target: Batch, output: Batch) -> Scalar:
     """Mean squared error, mean (x - y)^2."""
     target, output = _pair(target, output)
     return jnp.mean(_sample_mean(jnp.square(output - target)))
 
 
-def mrae(target: ArrayLike, output: ArrayLike) -> Array:
+def mrae(target: Batch, output: Batch) -> Scalar:
     """Mean root absolute error, mean sqrt(|x - y| + 1e-8); the gradient is 0 where x = y."""
     target, output = _pair(target, output)
     return jnp.mean(_sample_mean(jnp.sqrt(_distance(target, output) + 1e-8)))
 
 
-def cos(target: ArrayLike, output: ArrayLike) -> Array:
+def cos(target: Batch, output: Batch) -> Scalar:
     """Cosine distance over all values of a sample, 1 - x.y / (|x| |y|), between 0 and 2.
 
     A zero vector has no direction: its cosine counts as 0, so the sample's loss is 1 and its
@@ -81,7 +87,7 @@ def cos(target: ArrayLike, output: ArrayLike) -> Array:
     return jnp.mean(jnp.where(undefined, 1.0, distance))
 
 
-def rmse(target: ArrayLike, output: ArrayLike) -> Array:
+def rmse(target: Batch, output: Batch) -> Scalar:
     """Root mean squared error, sqrt(mean (x - y)^2); the gradient is 0 where x = y.
 
     The thesis prints an inner root by mistake.
@@ -93,7 +99,7 @@ def rmse(target: ArrayLike, output: ArrayLike) -> Array:
     return jnp.mean(scale * root)
 
 
-def ml(target: ArrayLike, output: ArrayLike) -> Array:
+def ml(target: Batch, output: Batch) -> Scalar:
     """Multiplicative loss, mean (x y)^2. Training with it diverges, as the thesis reports."""
     target, output = _pair(target, output)
     return jnp.mean(_sample_mean(jnp.square(target * output)))
@@ -184,7 +190,9 @@ def reconstruction_loss(spec: str | ReconstructionLoss) -> ReconstructionLoss:
     if list(weights.values()) == [1.0]:
         return _FUNCTIONS[next(iter(weights))]
 
-    def weighted_sum(target: Array, output: Array) -> Array:
+    def weighted_sum(
+        target: Real[Any, " batch *values"], output: Real[Any, " batch *values"]
+    ) -> Scalar:
         terms = [weight * _FUNCTIONS[name](target, output) for name, weight in weights.items()]
         return sum(terms[1:], start=terms[0])
 
@@ -300,8 +308,8 @@ def _sample_mean(values: Array, keepdims: bool = False) -> Array:
     return jnp.mean(values, axis=_sample_axes(values), keepdims=keepdims)
 
 
-def _magnitude(values: Array) -> Array:
-    """Largest absolute value of each sample, (batch, 1, ...), or 1 for a sample of zeros.
+def _magnitude(values: Float[Array, " batch *values"]) -> Float[Array, " batch *ones"]:
+    """Largest absolute value of each sample, or 1 for a sample of zeros.
 
     Values divided by it can be squared and summed without overflow or underflow. It is a constant
     for the gradient: the losses that use it do not depend on the scale they choose.

@@ -1,13 +1,20 @@
-"""Where the tests find real data, what they compile once, and which of them may be skipped."""
+"""What all tests share.
+
+The check of shapes and types in signatures; where real data is; what is compiled once; and which
+tests may be skipped.
+"""
 
 import os
 import shutil
+import sys
 import tempfile
 from collections import defaultdict
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
 
+import jaxtyping
 import pytest
 from compilation import FAST_FLAGS
 
@@ -28,6 +35,30 @@ LONGEST = (
     "test_preemption.py",
     "test_convert_files.py",
 )
+
+# Modules and packages whose functions say the shapes of their arrays. The annotations of all their
+# functions are checked at each call, under a transformation when it is traced; an int is a float,
+# as PEP 484 has it. Processes that tests start do not check.
+SHAPE_CHECKED = (
+    "dgnet_jax.losses",
+    "dgnet_jax.models",
+    "dgnet_jax.training.objective",
+    "dgnet_jax.training.passes",
+    "dgnet_jax.evaluation",
+)
+_CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+
+_early = [name for name in sys.modules if name.startswith(SHAPE_CHECKED)]
+assert not _early, f"imported before the check of shapes could be installed: {_early}"
+jaxtyping.install_import_hook(SHAPE_CHECKED, _CHECKER)
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Lets wrong arguments through to the functions, whose own errors a test is about."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")

@@ -124,6 +124,7 @@ def test_identity_consistency_in_tiles() -> None:
     assert identity_consistency(generated, wanted, real, labels) == pytest.approx(expected)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_identity_consistency_refuses_what_does_not_fit() -> None:
     ones, labels = np.ones((3, 2)), np.arange(3)
     with pytest.raises(InputError, match="real: found features"):

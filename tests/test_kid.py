@@ -71,6 +71,7 @@ def test_float32_features_are_taken_in_float64() -> None:
     assert mmd2(*features) == mmd2(*wide)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_too_little_is_refused() -> None:
     with pytest.raises(InputError, match="KID needs 4 samples a side"):
         kid(np.ones((3, 2)), np.ones((9, 2)))

@@ -193,6 +193,7 @@ def test_huber_delta():
         losses.huber(target, output, delta=0)
 
 
+@pytest.mark.usefixtures("unchecked")
 @every_loss
 @pytest.mark.parametrize(
     ("target_shape", "output_shape", "reason"),
@@ -243,6 +244,7 @@ def test_a_registered_function_stands_wherever_a_name_does(monkeypatch):
         losses.reconstruction_loss("worts")
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("name", "function", "reason"),
     [
@@ -281,6 +283,7 @@ def test_unknown_name_lists_the_known_ones_and_suggests_the_nearest(spec, neares
         assert known in str(error.value)
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("spec", "reason"),
     [

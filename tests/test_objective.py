@@ -218,6 +218,7 @@ def test_kl_divergence_is_zero_where_the_student_says_what_the_teacher_says():
     close(objective.kl_divergence(softmax(logits), logits), [0, 0])
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     "gan, style, named",
     [

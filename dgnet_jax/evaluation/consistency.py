@@ -1,6 +1,7 @@
 """Identity consistency: do generated images keep the identity of their appearance?"""
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from dgnet_jax.errors import InputError
 
@@ -8,10 +9,10 @@ _TILE = 1024
 
 
 def identity_consistency(
-    generated_features: np.ndarray,
-    generated_identities: np.ndarray,
-    real_features: np.ndarray,
-    real_identities: np.ndarray,
+    generated_features: Float[np.ndarray, "generated dim"],
+    generated_identities: Int[np.ndarray, " generated"],
+    real_features: Float[np.ndarray, "real dim"],
+    real_identities: Int[np.ndarray, " real"],
 ) -> float:
     """The share of generated images whose identity is retrieved at rank 1 among real images.
 
@@ -19,10 +20,9 @@ def identity_consistency(
     nearest real image is the one of the largest cosine, the first of equal ones.
 
     Args:
-        generated_features: (generated, dim).
-        generated_identities: (generated,), those of the appearances.
-        real_features: (real, dim).
-        real_identities: (real,).
+        generated_features, real_features: of any norm.
+        generated_identities: those of the appearances.
+        real_identities: those of the real images.
 
     Returns:
         A share in [0, 1].

@@ -3,16 +3,17 @@
 from collections.abc import Mapping
 
 import numpy as np
+from jaxtyping import Float
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
 
-def cmc_plot(curves: Mapping[str, np.ndarray], title: str) -> Image.Image:
+def cmc_plot(curves: Mapping[str, Float[np.ndarray, " _length"]], title: str) -> Image.Image:
     """Draws the share of queries whose first match is among the first k images, over k.
 
     Args:
-        curves: for each name the (length,) shares for k = 1, 2, ... (`metrics.cumulative_matches`).
+        curves: for each name the shares for k = 1, 2, ... (`metrics.cumulative_matches`).
         title: above the plot.
     """
     figure = Figure(figsize=(7, 5), dpi=120, layout="constrained")

@@ -9,6 +9,7 @@ remaining settings; here L*, a* and b* are taken as they are, with a range of 10
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Float32, Int, UInt8
 
 from dgnet_jax.errors import InputError
 from dgnet_jax.runtime.devices import run_batches
@@ -31,8 +32,8 @@ _RGB_TO_XYZ = (
 _WHITE = (0.95047, 1.0, 1.08883)
 
 
-def rgb_to_lab(images: jax.Array) -> jax.Array:
-    """(..., 3) uint8 sRGB to CIE Lab (L* 0 to 100, a* and b* about -100 to 100), float32."""
+def rgb_to_lab(images: UInt8[Array, "*pixels 3"]) -> Float32[Array, "*pixels 3"]:
+    """sRGB to CIE Lab (L* 0 to 100, a* and b* about -100 to 100)."""
     rgb = images.astype(jnp.float32) / 255
     linear = jnp.where(rgb > 0.04045, ((rgb + 0.055) / 1.055) ** 2.4, rgb / 12.92)
     xyz = jnp.einsum(
@@ -43,13 +44,17 @@ def rgb_to_lab(images: jax.Array) -> jax.Array:
     return jnp.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)
 
 
-def ssim(first: jax.Array, second: jax.Array, data_range: float = DATA_RANGE) -> jax.Array:
-    """Mean structural similarity of pairs: (batch, height, width, channels) to (batch,).
+def ssim(
+    first: Float[Array, "batch height width channels"],
+    second: Float[Array, "batch height width channels"],
+    data_range: float = DATA_RANGE,
+) -> Float[Array, " batch"]:
+    """Mean structural similarity of pairs.
 
     Height and width are at least 11.
     """
 
-    def blur(x: jax.Array) -> jax.Array:
+    def blur(x: Array) -> Array:
         for axis, subscripts in ((1, "bhwc,oh->bowc"), (2, "bhwc,ow->bhoc")):
             window = jnp.asarray(_gaussian_windows(x.shape[axis]), x.dtype)
             x = jnp.einsum(subscripts, x, window, precision=jax.lax.Precision.HIGHEST)
@@ -65,8 +70,8 @@ def ssim(first: jax.Array, second: jax.Array, data_range: float = DATA_RANGE) ->
     return (luminance * structure).mean((1, 2, 3))
 
 
-def _gaussian_windows(size: int) -> np.ndarray:
-    """(size - 10, size): the window at every place where it lies inside."""
+def _gaussian_windows(size: int) -> Float[np.ndarray, "{size}-10 {size}"]:
+    """The window at every place where it lies inside."""
     offsets = np.arange(WINDOW) - WINDOW // 2
     window = np.exp(-0.5 * (offsets / SIGMA) ** 2)
     window /= window.sum()
@@ -77,13 +82,17 @@ def _gaussian_windows(size: int) -> np.ndarray:
 
 
 @jax.jit
-def dissimilarity(first: jax.Array, second: jax.Array) -> jax.Array:
-    """(1 - SSIM) / 2 in Lab of pairs of uint8 RGB images: (batch, h, w, 3) to (batch,)."""
+def dissimilarity(
+    first: UInt8[Array, "batch height width 3"], second: UInt8[Array, "batch height width 3"]
+) -> Float[Array, " batch"]:
+    """(1 - SSIM) / 2 in Lab of pairs of RGB images."""
     return (1 - ssim(rgb_to_lab(first), rgb_to_lab(second))) / 2
 
 
-def same_identity_pairs(identities: np.ndarray, pairs: int = PAIRS, seed: int = 0) -> np.ndarray:
-    """(pairs, 2) indices of two different images of one identity; (0, 2) if there are none.
+def same_identity_pairs(
+    identities: Int[np.ndarray, " n"], pairs: int = PAIRS, seed: int = 0
+) -> Int[np.ndarray, "chosen 2"]:
+    """The indices of two different images of one identity, `pairs` times; none if there are none.
 
     The first is drawn from all images that have a partner, the second from its partners; a pair
     may be drawn again.
@@ -102,12 +111,17 @@ def same_identity_pairs(identities: np.ndarray, pairs: int = PAIRS, seed: int = 
     return order[np.stack([first, second], axis=1)]
 
 
-def diversity(images: np.ndarray, pairs: np.ndarray, *, batch_size: int = 64) -> float:
+def diversity(
+    images: UInt8[np.ndarray, "n height width 3"],
+    pairs: Int[np.ndarray, "pairs 2"],
+    *,
+    batch_size: int = 64,
+) -> float:
     """The mean (1 - SSIM) / 2 in Lab over pairs of images, in [0, 1].
 
     Args:
-        images: (n, height, width, 3) uint8.
-        pairs: (pairs, 2) indices, from `same_identity_pairs`.
+        images: RGB.
+        pairs: indices, from `same_identity_pairs`.
 
     Raises:
         InputError: there is no pair, or images are smaller than the window.

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Array, Float, UInt8
 
 from dgnet_jax.models.inception import inception_features, load_inception
 from dgnet_jax.runtime.devices import Placement, place, run_batches
@@ -17,7 +18,7 @@ BATCH_SIZE = 64
 
 @dataclass(frozen=True, eq=False)
 class InceptionExtractor:
-    """Images (n, height, width, 3) uint8 of one size to (n, dims) float32 features.
+    """Images of one size to features.
 
     Attributes:
         params: of `Inception(dims)`, on the devices.
@@ -32,7 +33,9 @@ class InceptionExtractor:
     name: str
     placement: Placement
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
+    def __call__(
+        self, images: UInt8[np.ndarray, "n height width 3"]
+    ) -> Float[np.ndarray, "n {self.dims}"]:
         function = partial(_features, self.params, dims=self.dims)
         return run_batches(
             function, images, batch_size=self.batch_size, sharding=self.placement.sharded
@@ -40,7 +43,9 @@ class InceptionExtractor:
 
 
 @partial(jax.jit, static_argnames="dims")
-def _features(params: Any, images: jax.Array, dims: int) -> jax.Array:
+def _features(
+    params: Any, images: UInt8[Array, "n height width 3"], dims: int
+) -> Float[Array, "n {dims}"]:
     # A measure, so in full float32 wherever it runs, not in TensorFloat-32 or bfloat16.
     with jax.default_matmul_precision("highest"):
         return inception_features(params, images, dims)

@@ -5,26 +5,28 @@ L2-normalised, summed over the two views and normalised again. The score of two 
 prime . prime + alpha * fine . fine, with alpha 0.5 in every published figure.
 """
 
-from __future__ import annotations
-
 import numpy as np
+from jaxtyping import Float
 
 from dgnet_jax.errors import InputError
 
 
 def ranking_features(
-    prime: np.ndarray, fine: np.ndarray, alpha: float = 0.5, *, fine_only: bool = False
-) -> np.ndarray:
+    prime: Float[np.ndarray, "images dim"],
+    fine: Float[np.ndarray, "images dim"],
+    alpha: float = 0.5,
+    *,
+    fine_only: bool = False,
+) -> Float[np.ndarray, "images dim"] | Float[np.ndarray, "images 2*dim"]:
     """Features whose inner product is prime . prime + alpha * fine . fine.
 
     Args:
-        prime: (images, dim), unit norm.
-        fine: (images, dim), unit norm.
+        prime, fine: of unit norm.
         alpha: weight of the fine embedding, 0 or above; 0 leaves it out.
         fine_only: score by fine . fine alone, whatever alpha is.
 
     Returns:
-        (images, 2 dim), or (images, dim) where only one embedding counts.
+        Twice as many values as an embedding, or as many where only one embedding counts.
 
     Raises:
         InputError: if alpha is negative or not finite.

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float, Float32, Float64, Real
 from numpy.typing import ArrayLike
 
 from dgnet_jax.errors import InputError
@@ -21,7 +22,12 @@ from dgnet_jax.runtime.atomic import replacing
 _CHUNK = 1024
 
 
-def frechet_distance(mean1: ArrayLike, cov1: ArrayLike, mean2: ArrayLike, cov2: ArrayLike) -> float:
+def frechet_distance(
+    mean1: Real[np.ndarray, " dims"] | ArrayLike,
+    cov1: Real[np.ndarray, "dims dims"] | ArrayLike,
+    mean2: Real[np.ndarray, " dims"] | ArrayLike,
+    cov2: Real[np.ndarray, "dims dims"] | ArrayLike,
+) -> float:
     """|m1 - m2|^2 + trace(S1 + S2 - 2 (S1 S2)^(1/2)) of two normal distributions.
 
     With S = F F', the trace of (S1 S2)^(1/2) is the sum of the singular values of F1' F2. F keeps
@@ -29,8 +35,7 @@ def frechet_distance(mean1: ArrayLike, cov1: ArrayLike, mean2: ArrayLike, cov2: 
     so: noise of 1e-16 would come out of the root as 1e-8, in each of up to 2048 directions.
 
     Args:
-        mean1, mean2: (dims,).
-        cov1, cov2: (dims, dims), symmetric, positive semidefinite; may be singular.
+        cov1, cov2: symmetric, positive semidefinite; may be singular.
 
     Returns:
         The distance, 0 or above; the same, up to rounding, with both sides exchanged.
@@ -53,7 +58,9 @@ def frechet_distance(mean1: ArrayLike, cov1: ArrayLike, mean2: ArrayLike, cov2: 
     return max(float(distance), 0.0)
 
 
-def _checked(mean: ArrayLike, cov: ArrayLike, side: str) -> tuple[np.ndarray, np.ndarray]:
+def _checked(
+    mean: ArrayLike, cov: ArrayLike, side: str
+) -> tuple[Float64[np.ndarray, " dims"], Float64[np.ndarray, "dims dims"]]:
     mean, cov = np.asarray(mean, np.float64), np.asarray(cov, np.float64)
     if mean.ndim != 1 or cov.shape != (mean.size, mean.size):
         raise InputError(
@@ -65,8 +72,8 @@ def _checked(mean: ArrayLike, cov: ArrayLike, side: str) -> tuple[np.ndarray, np
     return mean, cov
 
 
-def _factor(cov: np.ndarray, name: str) -> np.ndarray:
-    """F with F F' = cov, (dims, rank)."""
+def _factor(cov: Float64[np.ndarray, "dims dims"], name: str) -> Float64[np.ndarray, "dims rank"]:
+    """F with F F' = cov."""
     values, vectors = np.linalg.eigh(cov)
     largest = np.abs(values).max(initial=0)
     if values.min(initial=0) < -1e-6 * largest:
@@ -83,17 +90,17 @@ class FeatureStatistics:
 
     Attributes:
         count: samples; None where a file does not tell.
-        mean: (dims,) float64.
-        covariance: (dims, dims) float64, divided by count - 1; zeros for a single sample.
+        mean: of the features.
+        covariance: divided by count - 1; zeros for a single sample.
     """
 
     count: int | None
-    mean: np.ndarray
-    covariance: np.ndarray
+    mean: Float64[np.ndarray, " dims"]
+    covariance: Float64[np.ndarray, "dims dims"]
 
     @classmethod
-    def of(cls, features: ArrayLike) -> FeatureStatistics:
-        """Those of (samples, dims) features.
+    def of(cls, features: Real[np.ndarray, "samples dims"] | ArrayLike) -> FeatureStatistics:
+        """Those of a set of features.
 
         Raises:
             InputError: no samples, or values that are not finite.
@@ -153,14 +160,16 @@ class FeatureStatistics:
 
 
 class SavedFeatures(NamedTuple):
-    """statistics; features: (samples, dims) float32, or None where the file has none."""
+    """features: None where the file has none."""
 
     statistics: FeatureStatistics
-    features: np.ndarray | None
+    features: Float32[np.ndarray, "samples dims"] | None
 
 
 def save_statistics(
-    path: str | Path, statistics: FeatureStatistics, features: np.ndarray | None = None
+    path: str | Path,
+    statistics: FeatureStatistics,
+    features: Float[np.ndarray, "samples dims"] | None = None,
 ) -> None:
     """Writes an .npz that pytorch-fid reads (`mu`, `sigma`), with `count` and maybe `features`."""
     arrays: dict[str, Any] = {"mu": statistics.mean, "sigma": statistics.covariance}

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import numpy as np
+from jaxtyping import Int, UInt8
 from PIL import Image
 
 from dgnet_jax.inference import DGNet
@@ -14,14 +15,16 @@ _BATCHES = 8
 _PERMUTATION = 501
 
 
-def structure_permutation(count: int, seed: int, repetition: int = 0) -> np.ndarray:
-    """(count,): whose structure image i gets. Each repetition of the set has its own."""
+def structure_permutation(
+    count: int, seed: int, repetition: int = 0
+) -> Int[np.ndarray, " {count}"]:
+    """Whose structure image i gets. Each repetition of the set has its own."""
     return np.random.default_rng([seed, _PERMUTATION, repetition]).permutation(count)
 
 
 def swapped_training_images(
-    model: DGNet, images: np.ndarray, seed: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    model: DGNet, images: UInt8[np.ndarray, "n rows columns 3"], seed: int
+) -> Iterator[tuple[Int[np.ndarray, " b"], UInt8[np.ndarray, "b 256 128 3"]]]:
     """Yields one generated image for every training image, in their order.
 
     Image i has the appearance of training image i and the structure of the one at a seeded
@@ -29,11 +32,11 @@ def swapped_training_images(
     resized with Pillow's bicubic filter, as the protocol resizes real images.
 
     Args:
-        images: (n, rows, columns, 3) uint8, all training images.
+        images: all training images.
         seed: of the permutation.
 
     Yields:
-        indices: (b,) of the training images; their pictures: (b, 256, 128, 3) uint8.
+        Indices of b training images, and their pictures.
     """
     order = structure_permutation(len(images), seed)
     count = _BATCHES * model.batch_size
@@ -42,8 +45,10 @@ def swapped_training_images(
         yield rows, resize_bicubic(model.swap(images[rows], images[order[rows]]))
 
 
-def resize_bicubic(images: np.ndarray, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
-    """(n, rows, columns, 3) uint8 to (n, height, width, 3) with Pillow's bicubic filter."""
+def resize_bicubic(
+    images: UInt8[np.ndarray, "n rows columns 3"], height: int = HEIGHT, width: int = WIDTH
+) -> UInt8[np.ndarray, "n {height} {width} 3"]:
+    """Resizes with Pillow's bicubic filter."""
     if images.shape[1:3] == (height, width):
         return images
     size = (width, height)

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from absl import logging
+from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
 from dgnet_jax.errors import InputError
@@ -32,10 +33,12 @@ from dgnet_jax.runtime.devices import on_first_process
 
 CHUNK = 256
 
-# Images on the host, (n, height, width, 3) uint8, to (n, dim) features.
-FeatureFn = Callable[[np.ndarray], np.ndarray]
-# Training images to one picture each: (indices (b,), pictures (b, height, width, 3) uint8), ...
-Generate = Callable[[np.ndarray], Iterable[tuple[np.ndarray, np.ndarray]]]
+# Indices of images, and their pictures.
+Pictures = tuple[Int[np.ndarray, " b"], UInt8[np.ndarray, "b height width 3"]]
+# Images on the host to features.
+FeatureFn = Callable[[UInt8[np.ndarray, "n height width 3"]], Float[np.ndarray, "n dim"]]
+# Training images to one picture each.
+Generate = Callable[[UInt8[np.ndarray, "n rows columns 3"]], Iterable[Pictures]]
 Results = dict[str, float | int | bool | str]
 
 # Second word of the seed sequences of the choices of images.
@@ -47,16 +50,16 @@ class RealImages:
     """The images that generated ones are compared with; their features are computed once.
 
     Attributes:
-        images, labels: (n, rows, columns, 3) uint8 training images and their identities (n,).
-        gallery: images of other people, (m, rows, columns, 3) uint8, or None.
+        images, labels: training images and their identities.
+        gallery: images of other people, or None.
         inception, teacher: networks, or None.
     """
 
     def __init__(
         self,
-        images: np.ndarray,
-        labels: np.ndarray,
-        gallery: np.ndarray | None = None,
+        images: UInt8[np.ndarray, "n rows columns 3"],
+        labels: Int[np.ndarray, " n"],
+        gallery: UInt8[np.ndarray, "m gallery_rows gallery_columns 3"] | None = None,
         *,
         inception: InceptionExtractor | None = None,
         teacher: FeatureFn | None = None,
@@ -89,8 +92,8 @@ class RealImages:
         self._stored = _read_cache(self._cache)
         self._features: dict[tuple[str, str], np.ndarray] = {}
 
-    def inception_features(self, split: str) -> np.ndarray:
-        """(images, dims) of split "train" or "gallery"."""
+    def inception_features(self, split: str) -> Float[np.ndarray, "images dims"]:
+        """Of split "train" or "gallery"."""
         assert self.inception is not None
         if ("inception", split) not in self._features:
             images = self._split(split)
@@ -101,21 +104,23 @@ class RealImages:
             self._features["inception", split] = self._stored[name]
         return self._features["inception", split]
 
-    def teacher_features(self, split: str) -> np.ndarray:
-        """(images, dim) of split "train" or "gallery"."""
+    def teacher_features(self, split: str) -> Float[np.ndarray, "images dim"]:
+        """Of split "train" or "gallery"."""
         assert self.teacher is not None
         if ("teacher", split) not in self._features:
             features = self._extract(self.teacher, self._split(split))
             self._features["teacher", split] = features
         return self._features["teacher", split]
 
-    def _split(self, split: str) -> np.ndarray:
+    def _split(self, split: str) -> UInt8[np.ndarray, "n rows columns 3"]:
         images = self.images if split == "train" else self.gallery
         assert images is not None
         return images
 
     @staticmethod
-    def _extract(function: FeatureFn, images: np.ndarray) -> np.ndarray:
+    def _extract(
+        function: FeatureFn, images: UInt8[np.ndarray, "n rows columns 3"]
+    ) -> Float[np.ndarray, "n dim"]:
         parts = [
             function(resize_bicubic(images[start : start + CHUNK]))
             for start in range(0, len(images), CHUNK)
@@ -198,14 +203,14 @@ def evaluate_generated(
 class _Measured(NamedTuple):
     """What is left of the generated images: indices and features, in the order that they came.
 
-    pictures: those asked for, by index. Features are empty without the network.
+    pictures: those asked for, by index. Features are empty, of one axis, without the network.
     """
 
-    indices: np.ndarray
-    png: np.ndarray
-    jpeg: np.ndarray
-    teacher: np.ndarray
-    pictures: dict[int, np.ndarray]
+    indices: Int[np.ndarray, " n"]
+    png: Float[np.ndarray, "n dims"] | Float[np.ndarray, "0"]
+    jpeg: Float[np.ndarray, "n dims"] | Float[np.ndarray, "0"]
+    teacher: Float[np.ndarray, "n dim"] | Float[np.ndarray, "0"]
+    pictures: dict[int, UInt8[np.ndarray, "height width 3"]]
 
 
 def _measure(
@@ -237,7 +242,9 @@ def _measure(
     return _Measured(**whole, pictures=kept)
 
 
-def _inception_results(real: RealImages, png: np.ndarray, jpeg: np.ndarray) -> Results:
+def _inception_results(
+    real: RealImages, png: Float[np.ndarray, "n dims"], jpeg: Float[np.ndarray, "n dims"]
+) -> Results:
     train = real.inception_features("train")
     sets = {"png": png, "jpeg": jpeg}
     if real.gallery is not None:
@@ -261,7 +268,9 @@ def _inception_results(real: RealImages, png: np.ndarray, jpeg: np.ndarray) -> R
 
 
 def _teacher_results(
-    real: RealImages, generated: np.ndarray, generated_labels: np.ndarray
+    real: RealImages,
+    generated: Float[np.ndarray, "n dim"],
+    generated_labels: Int[np.ndarray, " n"],
 ) -> Results:
     train = real.teacher_features("train")
     reference, statistics = FeatureStatistics.of(train), FeatureStatistics.of(generated)
@@ -280,22 +289,20 @@ def _teacher_results(
     }
 
 
-def encode_jpeg(image: np.ndarray) -> bytes:
-    """(height, width, 3) uint8 as a JPEG file of Pillow's default quality."""
+def encode_jpeg(image: UInt8[np.ndarray, "height width 3"]) -> bytes:
+    """A JPEG file of Pillow's default quality."""
     stream = io.BytesIO()
     Image.fromarray(image).save(stream, "JPEG")
     return stream.getvalue()
 
 
-def decode_jpeg(data: bytes) -> np.ndarray:
-    """(height, width, 3) uint8 of a JPEG file."""
+def decode_jpeg(data: bytes) -> UInt8[np.ndarray, "height width 3"]:
+    """The RGB image of a JPEG file."""
     with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
         return np.asarray(image.convert("RGB"))
 
 
-def _chunks(
-    batches: Iterable[tuple[np.ndarray, np.ndarray]],
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _chunks(batches: Iterable[Pictures]) -> Iterator[Pictures]:
     """The same images at 256 x 128 in batches of `CHUNK`, so that networks run on full ones."""
     indices: list[np.ndarray] = []
     pictures: list[np.ndarray] = []
@@ -338,7 +345,10 @@ def _read_cache(path: Path | None) -> dict[str, Any]:
 
 
 def _save(
-    folder: Path, indices: np.ndarray, pictures: np.ndarray, encoded: Iterable[bytes]
+    folder: Path,
+    indices: Int[np.ndarray, " b"],
+    pictures: UInt8[np.ndarray, "b height width 3"],
+    encoded: Iterable[bytes],
 ) -> None:
     for kind in ("png", "jpeg"):
         (folder / kind).mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,7 @@ number of dims.
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float, Float64
 
 from dgnet_jax.errors import InputError
 
@@ -23,11 +24,14 @@ class KernelDistance(NamedTuple):
     subset_size: int
 
 
-def mmd2(first: np.ndarray, second: np.ndarray) -> float:
+def mmd2(first: Float[np.ndarray, "m dims"], second: Float[np.ndarray, "n dims"]) -> float:
     """Unbiased squared maximum mean discrepancy, with the kernel (x . y / dims + 1)^3.
 
     Args:
-        first, second: (samples, dims), at least 2 samples each. May come out below 0.
+        first, second: at least 2 samples each.
+
+    Returns:
+        The estimate; it may come out below 0.
     """
     first, second = first.astype(np.float64), second.astype(np.float64)
     m, n = len(first), len(second)
@@ -37,22 +41,24 @@ def mmd2(first: np.ndarray, second: np.ndarray) -> float:
     ) - 2 * float(between)
 
 
-def _kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _kernel(
+    x: Float64[np.ndarray, "m dims"], y: Float64[np.ndarray, "n dims"]
+) -> Float64[np.ndarray, "m n"]:
     values = x @ y.T
     values /= x.shape[1]
     values += 1
     return values * values * values
 
 
-def _sum_of_pairs(x: np.ndarray) -> float:
+def _sum_of_pairs(x: Float64[np.ndarray, "n dims"]) -> float:
     """The sum of the kernel over pairs of different samples."""
     values = _kernel(x, x)
     return float(values.sum() - np.trace(values))
 
 
 def kid(
-    first: np.ndarray,
-    second: np.ndarray,
+    first: Float[np.ndarray, "m dims"],
+    second: Float[np.ndarray, "n dims"],
     *,
     subsets: int = SUBSETS,
     subset_size: int = SUBSET_SIZE,
@@ -61,7 +67,7 @@ def kid(
     """KID over random subsets, drawn without replacement.
 
     Args:
-        first, second: (samples, dims), at least 4 samples each.
+        first, second: at least 4 samples each.
         subsets: how many pairs of subsets.
         subset_size: samples of each; at most half of the smaller side is taken, since subsets that
             are nearly the whole set would all be the same and hide the spread. The mean estimates

@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from dgnet_jax.errors import InputError
 
 RANKS = (1, 5, 10, 20)
 
 
-def average_precision_trapezoid(hit_ranks: np.ndarray) -> float:
+def average_precision_trapezoid(hit_ranks: Int[np.ndarray, " hits"]) -> float:
     """Area under the precision-recall curve by the trapezoid rule: Market's own AP.
 
     With r_i the rank of hit i, both from 0, and G hits: (1/G) sum of half of
@@ -17,7 +18,7 @@ def average_precision_trapezoid(hit_ranks: np.ndarray) -> float:
     ICCV 2015). Every mAP that DG-Net and the thesis print is the mean of these.
 
     Args:
-        hit_ranks: (hits,) integers, rising, from 0.
+        hit_ranks: rising, from 0.
 
     Returns:
         The average precision in [0, 1]; 0 without a hit.
@@ -29,11 +30,11 @@ def average_precision_trapezoid(hit_ranks: np.ndarray) -> float:
     return float(np.mean(0.5 * (before + (found + 1) / (hit_ranks + 1))))
 
 
-def average_precision_standard(hit_ranks: np.ndarray) -> float:
+def average_precision_standard(hit_ranks: Int[np.ndarray, " hits"]) -> float:
     """Mean precision at the hits, (1/G) sum of (i+1)/(r_i+1): the mAP of most later papers.
 
     Args:
-        hit_ranks: (hits,) integers, rising, from 0.
+        hit_ranks: rising, from 0.
 
     Returns:
         The average precision in [0, 1]; 0 without a hit.
@@ -43,13 +44,13 @@ def average_precision_standard(hit_ranks: np.ndarray) -> float:
     return float(np.mean(np.arange(1, len(hit_ranks) + 1) / (hit_ranks + 1)))
 
 
-def inverse_negative_penalty(hit_ranks: np.ndarray) -> float:
+def inverse_negative_penalty(hit_ranks: Int[np.ndarray, " hits"]) -> float:
     """G / (rank of the last hit + 1): how far down the hardest match lies.
 
     Its mean is mINP (Ye et al., Deep Learning for Person Re-identification, arXiv 2001.04193).
 
     Args:
-        hit_ranks: (hits,) integers, rising, from 0.
+        hit_ranks: rising, from 0.
 
     Returns:
         A value in [0, 1]; 0 without a hit.
@@ -59,7 +60,9 @@ def inverse_negative_penalty(hit_ranks: np.ndarray) -> float:
     return float(len(hit_ranks) / (hit_ranks[-1] + 1))
 
 
-def summarise(hits: Sequence[np.ndarray], ranks: Sequence[int] = RANKS) -> dict[str, float | int]:
+def summarise(
+    hits: Sequence[Int[np.ndarray, " _hits"]], ranks: Sequence[int] = RANKS
+) -> dict[str, float | int]:
     """Rank@k, both mAPs and mINP from the ranks of every query's hits.
 
     Rank@k and the trapezoid mAP divide by all queries, so that one without a valid hit counts as
@@ -67,7 +70,7 @@ def summarise(hits: Sequence[np.ndarray], ranks: Sequence[int] = RANKS) -> dict[
     later programs do (0 if all are such).
 
     Args:
-        hits: for each query the (hits,) rising ranks of its hits, from 0; empty if it has none.
+        hits: for each query the rising ranks of its hits, from 0; empty if it has none.
         ranks: the k of each Rank@k.
 
     Returns:
@@ -92,7 +95,9 @@ def summarise(hits: Sequence[np.ndarray], ranks: Sequence[int] = RANKS) -> dict[
     }
 
 
-def cumulative_matches(hits: Sequence[np.ndarray], length: int) -> np.ndarray:
+def cumulative_matches(
+    hits: Sequence[Int[np.ndarray, " _hits"]], length: int
+) -> Float[np.ndarray, " {length}"]:
     """The CMC curve: the share of all queries whose first hit is among the first k items.
 
     Args:
@@ -100,7 +105,7 @@ def cumulative_matches(hits: Sequence[np.ndarray], length: int) -> np.ndarray:
         length: the largest k.
 
     Returns:
-        (length,) shares for k = 1 ... length; Rank@k is entry k - 1.
+        Shares for k = 1 ... length; Rank@k is entry k - 1.
     """
     first = np.array([ranks[0] for ranks in hits if len(ranks)], dtype=np.int64)
     counts = np.bincount(first[first < length], minlength=length)

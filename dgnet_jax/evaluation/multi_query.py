@@ -5,27 +5,28 @@ average their features.
 """
 
 import numpy as np
+from jaxtyping import Float, Int
 
 
 def average_queries(
-    query_features: np.ndarray,
-    query_ids: np.ndarray,
-    query_cameras: np.ndarray,
-    more_features: np.ndarray,
-    more_ids: np.ndarray,
-    more_cameras: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
+    query_features: Float[np.ndarray, "queries dim"],
+    query_ids: Int[np.ndarray, " queries"],
+    query_cameras: Int[np.ndarray, " queries"],
+    more_features: Float[np.ndarray, "images dim"],
+    more_ids: Int[np.ndarray, " images"],
+    more_cameras: Int[np.ndarray, " images"],
+) -> tuple[Float[np.ndarray, "queries dim"], Int[np.ndarray, " queries"]]:
     """Replaces each query's features by the mean over its identity's images of its camera.
 
     Args:
-        query_features: (queries, dim), as they are ranked.
-        query_ids, query_cameras: (queries,) integers.
-        more_features: (images, dim), of the same kind.
-        more_ids, more_cameras: (images,) integers.
+        query_features: as they are ranked.
+        query_ids, query_cameras: of the queries.
+        more_features: of the same kind.
+        more_ids, more_cameras: of the further images.
 
     Returns:
-        (queries, dim) features, not normalised again; a query without any such image keeps its own.
-        (queries,) the number of images averaged, 0 for those.
+        Features, not normalised again; a query without any such image keeps its own.
+        The number of images averaged, 0 for those.
     """
     labels = np.stack(
         [np.concatenate([query_ids, more_ids]), np.concatenate([query_cameras, more_cameras])]

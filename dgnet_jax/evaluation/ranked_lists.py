@@ -10,6 +10,7 @@ from pathlib import PurePath
 from typing import Literal, NamedTuple
 
 import numpy as np
+from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
 from dgnet_jax.data.pipeline import CachedSplit
@@ -48,21 +49,21 @@ class Entry(NamedTuple):
 
 
 def ranked_list(
-    query_features: np.ndarray,
+    query_features: Float[np.ndarray, " dim"],
     query_id: int,
     query_camera: int,
-    gallery_features: np.ndarray,
-    gallery_ids: np.ndarray,
-    gallery_cameras: np.ndarray,
+    gallery_features: Float[np.ndarray, "gallery dim"],
+    gallery_ids: Int[np.ndarray, " gallery"],
+    gallery_cameras: Int[np.ndarray, " gallery"],
     length: int = LENGTH,
 ) -> list[Entry]:
     """The first images by falling inner product, equal ones by index, junk among them.
 
     Args:
-        query_features: (dim,) of one query.
+        query_features: of one query.
         query_id, query_camera: its labels.
-        gallery_features: (gallery, dim), of equal norm.
-        gallery_ids, gallery_cameras: (gallery,) integers.
+        gallery_features: of equal norm.
+        gallery_ids, gallery_cameras: the gallery's labels.
         length: how many, junk included.
     """
     scores = gallery_features @ query_features
@@ -81,14 +82,14 @@ def ranked_list(
     return entries
 
 
-def random_queries(hits: Sequence[np.ndarray], count: int, seed: int) -> list[int]:
+def random_queries(hits: Sequence[Int[np.ndarray, " _hits"]], count: int, seed: int) -> list[int]:
     """Queries that have a match, drawn without replacement from `seed`, in order."""
     matched = [query for query, ranks in enumerate(hits) if len(ranks)]
     rng = np.random.default_rng(seed)
     return sorted(rng.choice(matched, min(count, len(matched)), replace=False).tolist())
 
 
-def worst_queries(hits: Sequence[np.ndarray], count: int) -> list[int]:
+def worst_queries(hits: Sequence[Int[np.ndarray, " _hits"]], count: int) -> list[int]:
     """Queries that have a match, by rising average precision (trapezoid)."""
     matched = [query for query, ranks in enumerate(hits) if len(ranks)]
     return sorted(matched, key=lambda query: average_precision_trapezoid(hits[query]))[:count]
@@ -120,9 +121,9 @@ def named_queries(names: Sequence[str], paths: Sequence[str]) -> list[int]:
 
 def ranked_lists_picture(
     queries: Sequence[int],
-    query_features: np.ndarray,
+    query_features: Float[np.ndarray, "queries dim"],
     query: CachedSplit,
-    gallery_features: np.ndarray,
+    gallery_features: Float[np.ndarray, "gallery dim"],
     gallery: CachedSplit,
     *,
     caption: str,
@@ -132,7 +133,7 @@ def ranked_lists_picture(
 
     Args:
         queries: indices of queries.
-        query_features, gallery_features: (n, dim), of equal norms, whose inner product is ranked.
+        query_features, gallery_features: of equal norms; their inner product is ranked.
         query, gallery: their images and labels.
         caption: what the features are; what frames and numbers mean is added.
         length: images of a list.
@@ -181,8 +182,10 @@ def _label(entry: Entry, gallery: CachedSplit) -> str:
     return f"{place}, {entry.distance:.3f}, camera {camera}\n{name}"
 
 
-def _framed(image: np.ndarray, kind: str, scale: int) -> np.ndarray:
-    """The enlarged image (height, width, 3) in a frame of its kind's colour."""
+def _framed(
+    image: UInt8[np.ndarray, "height width 3"], kind: str, scale: int
+) -> UInt8[np.ndarray, "framed_height framed_width 3"]:
+    """The enlarged image in a frame of its kind's colour."""
     height, width = image.shape[0] * scale, image.shape[1] * scale
     framed = np.full((height + 2 * _FRAME, width + 2 * _FRAME, 3), COLOURS[kind], np.uint8)
     framed[_FRAME:-_FRAME, _FRAME:-_FRAME] = image.repeat(scale, axis=0).repeat(scale, axis=1)

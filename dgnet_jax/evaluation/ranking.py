@@ -10,12 +10,11 @@ the queries x gallery matrix is never held: scores come in tiles of a few querie
 the items ahead of it are counted.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from jaxtyping import Float, Integer, Real
 from numpy.typing import ArrayLike
 
 from dgnet_jax.errors import InputError
@@ -29,14 +28,17 @@ DISTRACTOR = 0
 # to 82k items). Market-1501 has 17 hits per query on average, MSMT17 under 30.
 _MAX_COUNTED_HITS = 500
 
-# (query features, gallery features, tile_bytes) to the rows of the (queries, gallery) scores in
-# order, larger for more alike, as blocks that may be overwritten.
-Scorer = Callable[[np.ndarray, np.ndarray, int], Iterable[np.ndarray]]
+# The rows of the (queries, gallery) scores in order, larger for more alike.
+Tiles = Iterable[Float[np.ndarray, "rows gallery"]]
+# (query features, gallery features, tile_bytes) to tiles that may be overwritten.
+Scorer = Callable[[Float[np.ndarray, "queries dim"], Float[np.ndarray, "gallery dim"], int], Tiles]
 
 
 def inner_products(
-    query: np.ndarray, gallery: np.ndarray, tile_bytes: int = 2**26
-) -> Iterator[np.ndarray]:
+    query: Float[np.ndarray, "queries dim"],
+    gallery: Float[np.ndarray, "gallery dim"],
+    tile_bytes: int = 2**26,
+) -> Iterator[Float[np.ndarray, "rows gallery"]]:
     """Blocks of rows of query . gallery, in one buffer that the next block overwrites."""
     rows = max(1, min(len(query), tile_bytes // (len(gallery) * gallery.itemsize)))
     buffer = np.empty((rows, len(gallery)), gallery.dtype)
@@ -46,12 +48,12 @@ def inner_products(
 
 
 def evaluate_ranking(
-    query_features: ArrayLike,
-    query_ids: ArrayLike,
-    query_cameras: ArrayLike,
-    gallery_features: ArrayLike,
-    gallery_ids: ArrayLike,
-    gallery_cameras: ArrayLike,
+    query_features: Real[np.ndarray, "queries dim"] | ArrayLike,
+    query_ids: Integer[np.ndarray, " queries"] | ArrayLike,
+    query_cameras: Integer[np.ndarray, " queries"] | ArrayLike,
+    gallery_features: Real[np.ndarray, "gallery dim"] | ArrayLike,
+    gallery_ids: Integer[np.ndarray, " gallery"] | ArrayLike,
+    gallery_cameras: Integer[np.ndarray, " gallery"] | ArrayLike,
     *,
     ranks: Sequence[int] = RANKS,
     scorer: Scorer = inner_products,
@@ -60,13 +62,11 @@ def evaluate_ranking(
     """Ranks the gallery for every query, by the inner product of features by default.
 
     Args:
-        query_features: (queries, dim) real, weighted as they are to be compared
+        query_features, gallery_features: weighted as they are to be compared
             (`features.ranking_features`). float64 is scored in float64, narrower in float32.
-        query_ids: (queries,) integer identities; a hit is an item of an equal one.
-        query_cameras: (queries,) integer cameras.
-        gallery_features: (gallery, dim).
-        gallery_ids: (gallery,); -1 is junk, 0 a distractor.
-        gallery_cameras: (gallery,).
+        query_ids: identities; a hit is an item of an equal one.
+        gallery_ids: identities; -1 is junk, 0 a distractor.
+        query_cameras, gallery_cameras: of the same integers.
         ranks: the k of each Rank@k.
         scorer: compares features; `reranking.KReciprocal().scores` re-ranks.
         tile_bytes: the largest block of scores held at a time. It changes no result, except
@@ -92,7 +92,7 @@ def evaluate_ranking(
     return summarise(hits, ranks) | gallery_counts(gallery_ids)
 
 
-def gallery_counts(gallery_ids: ArrayLike) -> dict[str, int]:
+def gallery_counts(gallery_ids: Integer[np.ndarray, " gallery"] | ArrayLike) -> dict[str, int]:
     """`gallery` (junk taken out, distractors included), `junk` and `distractors`."""
     identities = np.asarray(gallery_ids)
     return {
@@ -103,16 +103,16 @@ def gallery_counts(gallery_ids: ArrayLike) -> dict[str, int]:
 
 
 def rank_hits(
-    query_features: ArrayLike,
-    query_ids: ArrayLike,
-    query_cameras: ArrayLike,
-    gallery_features: ArrayLike,
-    gallery_ids: ArrayLike,
-    gallery_cameras: ArrayLike,
+    query_features: Real[np.ndarray, "queries dim"] | ArrayLike,
+    query_ids: Integer[np.ndarray, " queries"] | ArrayLike,
+    query_cameras: Integer[np.ndarray, " queries"] | ArrayLike,
+    gallery_features: Real[np.ndarray, "gallery dim"] | ArrayLike,
+    gallery_ids: Integer[np.ndarray, " gallery"] | ArrayLike,
+    gallery_cameras: Integer[np.ndarray, " gallery"] | ArrayLike,
     *,
     scorer: Scorer = inner_products,
     tile_bytes: int = 2**26,
-) -> list[np.ndarray]:
+) -> list[Integer[np.ndarray, " _hits"]]:
     """The rising ranks, from 0, of each query's hits; empty if it has none.
 
     Arguments and errors are those of `evaluate_ranking`.
@@ -142,34 +142,35 @@ def rank_hits(
 
 
 def rank_hits_of_scores(
-    score_tiles: Iterable[np.ndarray],
-    query_ids: np.ndarray,
-    query_cameras: np.ndarray,
-    gallery_ids: np.ndarray,
-    gallery_cameras: np.ndarray,
-) -> list[np.ndarray]:
+    score_tiles: Tiles,
+    query_ids: Integer[np.ndarray, " queries"],
+    query_cameras: Integer[np.ndarray, " queries"],
+    gallery_ids: Integer[np.ndarray, " gallery"],
+    gallery_cameras: Integer[np.ndarray, " gallery"],
+) -> list[Integer[np.ndarray, " _hits"]]:
     """The ranks of every query's hits, from scores of any origin (for distances give the negative).
 
     Args:
-        score_tiles: the rows of the (queries, gallery) scores in order, as (rows, gallery)
-            floating-point blocks of any number of rows. They are overwritten.
-        query_ids, query_cameras: (queries,) integers.
-        gallery_ids, gallery_cameras: (gallery,) integers, junk already taken out.
+        score_tiles: blocks of any number of rows. They are overwritten.
+        query_ids, query_cameras: of the queries.
+        gallery_ids, gallery_cameras: of the gallery, junk already taken out.
 
     Returns:
-        For each query the (hits,) rising ranks of its hits, from 0; empty if it has none.
+        For each query the rising ranks of its hits, from 0; empty if it has none.
     """
     by_identity = np.argsort(gallery_ids, kind="stable")
     starts = np.searchsorted(gallery_ids[by_identity], query_ids, side="left")
     stops = np.searchsorted(gallery_ids[by_identity], query_ids, side="right")
 
-    def rank_query(query: int, scores: np.ndarray) -> np.ndarray:
+    def rank_query(
+        query: int, scores: Float[np.ndarray, " gallery"]
+    ) -> Integer[np.ndarray, " hits"]:
         same = by_identity[starts[query] : stops[query]]
         same_camera = gallery_cameras[same] == query_cameras[query]
         scores[same[same_camera]] = -np.inf
         return _ranks_in_row(scores, same[~same_camera])
 
-    hits: list[np.ndarray] = []
+    hits: list[Integer[np.ndarray, " _hits"]] = []
     # NumPy releases the interpreter lock while it compares, so that rows are counted in parallel.
     with ThreadPoolExecutor(max_workers=available_cpus()) as pool:
         for tile in score_tiles:
@@ -177,8 +178,10 @@ def rank_hits_of_scores(
     return hits
 
 
-def _ranks_in_row(scores: np.ndarray, hits: np.ndarray) -> np.ndarray:
-    """The rising ranks of the items `hits` in falling (gallery,) `scores`, ties by index."""
+def _ranks_in_row(
+    scores: Float[np.ndarray, " gallery"], hits: Integer[np.ndarray, " hits"]
+) -> Integer[np.ndarray, " hits"]:
+    """The rising ranks of the items `hits` in falling `scores`, ties by index."""
     if len(hits) > _MAX_COUNTED_HITS:
         is_hit = np.zeros(len(scores), bool)
         is_hit[hits] = True
@@ -190,8 +193,8 @@ def _ranks_in_row(scores: np.ndarray, hits: np.ndarray) -> np.ndarray:
     return np.sort(np.array(ahead, dtype=np.int64))
 
 
-def _features(values: ArrayLike, name: str) -> np.ndarray:
-    """(items, dim) float32 or float64, checked."""
+def _features(values: ArrayLike, name: str) -> Float[np.ndarray, "items dim"]:
+    """float32 or float64, checked."""
     array = np.asarray(values)
     if array.ndim != 2 or not np.can_cast(array.dtype, np.float64, casting="same_kind"):
         raise InputError(
@@ -214,8 +217,10 @@ def _features(values: ArrayLike, name: str) -> np.ndarray:
     return array
 
 
-def _labels(values: ArrayLike, name: str, length: int | None = None) -> np.ndarray:
-    """(items,) integers, checked against the number of features."""
+def _labels(
+    values: ArrayLike, name: str, length: int | None = None
+) -> Integer[np.ndarray, " items"]:
+    """Checked against the number of features."""
     array = np.asarray(values)
     if length is not None and array.shape != (length,):
         raise InputError(

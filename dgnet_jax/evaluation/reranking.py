@@ -14,13 +14,12 @@ its square again. The N x N distances are only ever there a block of rows at a t
 sparse: a few hundred entries per row.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float, Int, Int32, Real
 from scipy import sparse
 
 from dgnet_jax.errors import InputError
@@ -44,17 +43,19 @@ class KReciprocal(NamedTuple):
     lambda_value: float = 0.3
 
     def scores(
-        self, query: np.ndarray, gallery: np.ndarray, tile_bytes: int = 2**26
-    ) -> Iterator[np.ndarray]:
+        self,
+        query: Float[np.ndarray, "queries dim"],
+        gallery: Float[np.ndarray, "gallery dim"],
+        tile_bytes: int = 2**26,
+    ) -> Iterator[Float[np.ndarray, "rows gallery"]]:
         """The negative re-ranked distances, as a `ranking.Scorer`.
 
         Args:
-            query: (queries, dim) floating point.
-            gallery: (gallery, dim), of the same type.
+            query, gallery: of the same type.
             tile_bytes: about the largest block of distances held at a time.
 
         Yields:
-            (rows, gallery) blocks of the queries in order.
+            Blocks of the queries in order.
 
         Raises:
             InputError: a setting is out of range.
@@ -92,9 +93,12 @@ class KReciprocal(NamedTuple):
 
 
 def _squared_distances(
-    features: np.ndarray, norms: np.ndarray, rows: slice, columns: slice
-) -> np.ndarray:
-    """(rows, columns) squared Euclidean distances, from the items' squared norms."""
+    features: Float[np.ndarray, "items dim"],
+    norms: Float[np.ndarray, " items"],
+    rows: slice,
+    columns: slice,
+) -> Float[np.ndarray, "rows columns"]:
+    """Squared Euclidean distances, from the items' squared norms."""
     distances = features[rows] @ features[columns].T
     distances *= -2
     distances += norms[rows, None]
@@ -104,19 +108,22 @@ def _squared_distances(
 
 
 def _nearest_neighbours(
-    features: np.ndarray, norms: np.ndarray, count: int, tile_bytes: int
-) -> tuple[np.ndarray, np.ndarray]:
+    features: Float[np.ndarray, "items dim"],
+    norms: Float[np.ndarray, " items"],
+    count: int,
+    tile_bytes: int,
+) -> tuple[Int32[np.ndarray, "items {count}"], Float[np.ndarray, " items"]]:
     """Each item's nearest items, itself among them, and its largest squared distance.
 
     Returns:
-        (N, count) int32 indices by rising distance, equal ones by index; (N,) distances, above 0.
+        Indices by rising distance, equal ones by index; distances, above 0.
     """
     items = len(features)
     nearest = np.empty((items, count), np.int32)
     farthest = np.empty(items, features.dtype)
     workers = available_cpus()
 
-    def select(start: int, distances: np.ndarray) -> None:
+    def select(start: int, distances: Float[np.ndarray, "rows items"]) -> None:
         stop = start + len(distances)
         farthest[start:stop] = distances.max(axis=1)
         chosen = np.sort(np.argpartition(distances, count - 1, axis=1)[:, :count], axis=1)
@@ -140,10 +147,10 @@ def _nearest_neighbours(
 
 
 def _encode(
-    features: np.ndarray,
-    norms: np.ndarray,
-    nearest: np.ndarray,
-    farthest: np.ndarray,
+    features: Float[np.ndarray, "items dim"],
+    norms: Float[np.ndarray, " items"],
+    nearest: Int32[np.ndarray, "items count"],
+    farthest: Float[np.ndarray, " items"],
     k1: int,
 ) -> sparse.csr_array:
     """(N, N) V: exp(-d) on the extended k-reciprocal neighbours, rows summing to 1."""
@@ -167,24 +174,27 @@ def _encode(
     return sparse.csr_array((weights, extended.indices, extended.indptr), shape=extended.shape)
 
 
-def _pattern(columns: np.ndarray, dtype: np.dtype | type) -> sparse.csr_array:
-    """(N, N) with ones in each row's (N, count) columns."""
+def _pattern(columns: Int[np.ndarray, "items count"], dtype: np.dtype | type) -> sparse.csr_array:
+    """(N, N) with ones in each row's columns."""
     items, count = columns.shape
     starts = np.arange(0, items * count + 1, count)
     ones = np.ones(items * count, dtype)
     return sparse.csr_array((ones, columns.ravel(), starts), shape=(items, items))
 
 
-def _reciprocal(nearest: np.ndarray) -> sparse.csr_array:
+def _reciprocal(nearest: Int32[np.ndarray, "items count"]) -> sparse.csr_array:
     """(N, N) int32: 1 where two items are among each other's `nearest`."""
     forward = _pattern(nearest, np.int32)
     return forward.multiply(forward.T.tocsr()).tocsr()
 
 
 def _pair_distances(
-    features: np.ndarray, norms: np.ndarray, left: np.ndarray, right: np.ndarray
-) -> np.ndarray:
-    """(pairs,) squared Euclidean distances of items left[i] and right[i]."""
+    features: Float[np.ndarray, "items dim"],
+    norms: Float[np.ndarray, " items"],
+    left: Int[np.ndarray, " pairs"],
+    right: Int[np.ndarray, " pairs"],
+) -> Float[np.ndarray, " pairs"]:
+    """Squared Euclidean distances of items left[i] and right[i]."""
     distances = np.empty(len(left), features.dtype)
     step = max(1, _PAIR_VALUES // (2 * features.shape[1]))
     for start in range(0, len(left), step):
@@ -197,8 +207,8 @@ def _pair_distances(
 
 def _shared_weight(
     of_queries: sparse.csr_array, by_column: sparse.csc_array, query: int
-) -> np.ndarray:
-    """(gallery,) sum over j of min(V_qj, V_gj) for one query q."""
+) -> Real[np.ndarray, " gallery"]:
+    """Sum over j of min(V_qj, V_gj) for one query q."""
     mine = slice(of_queries.indptr[query], of_queries.indptr[query + 1])
     columns = of_queries.indices[mine]
     starts = by_column.indptr[columns]

@@ -3,10 +3,10 @@
 import time
 from collections.abc import Callable
 
-import jax
 import ml_collections
 import numpy as np
 from absl import logging
+from jaxtyping import Array, Float, UInt8
 
 from dgnet_jax.data.pipeline import CachedSplit, ReidData
 from dgnet_jax.evaluation.variants import Embedded, Metrics, Variant, rank
@@ -14,8 +14,8 @@ from dgnet_jax.inference import embed
 from dgnet_jax.models.embedding import Embeddings
 from dgnet_jax.runtime.devices import Placement
 
-# Images on the host, (n, rows, columns, 3) uint8, to (n, 2, dim) prime and fine embeddings.
-Embedder = Callable[[np.ndarray], np.ndarray]
+# Images on the host to their prime and fine embeddings.
+Embedder = Callable[[UInt8[np.ndarray, "n rows columns 3"]], Float[np.ndarray, "n 2 dim"]]
 
 
 def embed_split(embedder: Embedder, split: CachedSplit) -> Embedded:
@@ -24,7 +24,7 @@ def embed_split(embedder: Embedder, split: CachedSplit) -> Embedded:
 
 
 def evaluate_retrieval(
-    features_fn: Callable[[jax.Array], Embeddings],
+    features_fn: Callable[[UInt8[Array, "batch cache_height cache_width 3"]], Embeddings],
     data: ReidData,
     config: ml_collections.ConfigDict,
     placement: Placement,
@@ -36,8 +36,8 @@ def evaluate_retrieval(
     docs/method.md, sections 7.1 to 7.3.
 
     Args:
-        features_fn: uint8 images (batch, cache height, cache width, 3) to (prime, fine)
-            embeddings over both views; jitted (see `features.embed_two_views`).
+        features_fn: images to (prime, fine) embeddings over both views; jitted (see
+            `embedding.embed_two_views`).
         data: the data set.
         config: `evaluation.batch_size` is rounded up to a multiple of the devices.
         alpha: weight of the fine embedding in the score.
@@ -49,7 +49,9 @@ def evaluate_retrieval(
     wanted = config.evaluation.batch_size
     batch_size = placement.round_up("evaluation.batch_size", wanted)
 
-    def embedder(images: np.ndarray) -> np.ndarray:
+    def embedder(
+        images: UInt8[np.ndarray, "n rows columns 3"],
+    ) -> Float[np.ndarray, "n 2 dim"]:
         return embed(features_fn, images, batch_size=batch_size, sharding=placement.sharded)
 
     query, gallery = data.query, data.gallery

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import ml_collections
 import numpy as np
+from jaxtyping import Float, Int
 
 from dgnet_jax.errors import InputError
 from dgnet_jax.evaluation.features import ranking_features
@@ -20,14 +21,14 @@ class Embedded(NamedTuple):
     """The embedded images of a split.
 
     Attributes:
-        embeddings: (n, 2, dim) prime and fine, each of unit norm.
-        identities: (n,) integers, as `ranking.evaluate_ranking` takes them.
-        cameras: (n,) integers.
+        embeddings: prime and fine, each of unit norm.
+        identities: as `ranking.evaluate_ranking` takes them.
+        cameras: of any numbering.
     """
 
-    embeddings: np.ndarray
-    identities: np.ndarray
-    cameras: np.ndarray
+    embeddings: Float[np.ndarray, "n 2 dim"]
+    identities: Int[np.ndarray, " n"]
+    cameras: Int[np.ndarray, " n"]
 
 
 class Variant(NamedTuple):
@@ -56,8 +57,8 @@ class Variant(NamedTuple):
             name += f", re-ranked (k1 {k1}, k2 {k2}, lambda {lambda_value:g})"
         return name
 
-    def features(self, split: Embedded) -> np.ndarray:
-        """(n, values) whose inner product is the score."""
+    def features(self, split: Embedded) -> Float[np.ndarray, "n values"]:
+        """Features whose inner product is the score."""
         prime, fine = split.embeddings[:, 0], split.embeddings[:, 1]
         return ranking_features(prime, fine, self.alpha, fine_only=self.fine_only)
 
@@ -74,7 +75,7 @@ class Ranked(NamedTuple):
     """
 
     variant: Variant
-    hits: list[np.ndarray]
+    hits: list[Int[np.ndarray, " _hits"]]
     metrics: Metrics
     seconds: float
 

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
+from jax.typing import DTypeLike
 
 from dgnet_jax.errors import InputError
 from dgnet_jax.models.decoder import Decoder
@@ -33,7 +34,7 @@ def apply(module: nn.Module, variables: Mapping[str, Any], *arguments: Any, **op
     return module.apply(variables, *arguments, **options)
 
 
-def compute_dtype(config: ml_collections.ConfigDict) -> jnp.dtype:
+def compute_dtype(config: ml_collections.ConfigDict) -> DTypeLike:
     """The type of convolutions and matmuls.
 
     Raises:
@@ -52,7 +53,7 @@ def compute_dtype(config: ml_collections.ConfigDict) -> jnp.dtype:
     return DTYPES[config.dtype]
 
 
-def build_resnet(config: ml_collections.ConfigDict, dtype: jnp.dtype) -> ResNet:
+def build_resnet(config: ml_collections.ConfigDict, dtype: DTypeLike) -> ResNet:
     """The backbone of `config.appearance` or `config.teacher`."""
     return ResNet(
         stage_sizes=tuple(config.stage_sizes),

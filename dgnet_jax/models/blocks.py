@@ -1,6 +1,6 @@
 """Layers that the paper's networks share: convolution, padding, norms, residual blocks, MLP.
 
-All feature maps are (batch, height, width, channels). `dtype` is the type of convolutions and
+`dtype` is the type of convolutions and
 matmuls; statistics of norms are computed in at least float32.
 """
 
@@ -12,6 +12,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import DTypeLike
+from jaxtyping import Float, PRNGKeyArray, Shaped
 
 Array = jax.Array
 Initializer = jax.nn.initializers.Initializer
@@ -32,17 +34,19 @@ _IMAGES_AT_ONCE = 2
 kaiming_fan_in = jax.nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
-def leaky_relu(x: Array) -> Array:
+def leaky_relu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Leaky ReLU of slope 0.2."""
     return jnp.where(x >= 0, x, LEAKY_SLOPE * x)
 
 
-def statistics_dtype(x: Array) -> jnp.dtype:
+def statistics_dtype(x: Shaped[Array, "..."]) -> jnp.dtype:
     """The type in which statistics of `x` are computed: float32, or float64 for float64 input."""
     return jnp.promote_types(x.dtype, jnp.float32)
 
 
-def moments(x: Array, axes: tuple[int, ...], near: Array) -> tuple[Array, Array]:
+def moments(
+    x: Float[Array, "*shape"], axes: tuple[int, ...], near: Float[Array, "*#shape"]
+) -> tuple[Float[Array, "*#shape"], Float[Array, "*#shape"]]:
     """Mean and biased variance over `axes` (kept, of length 1), in one pass over `x`.
 
     Both are sums over the same values, which many devices reduce together. `near` is subtracted
@@ -61,12 +65,16 @@ def _widths(padding: tuple[int, int]) -> tuple[tuple[int, int], ...]:
     return (0, 0), (rows, rows), (columns, columns), (0, 0)
 
 
-def reflect_pad(x: Array, padding: tuple[int, int]) -> Array:
+def reflect_pad(
+    x: Float[Array, "batch h w c"], padding: tuple[int, int]
+) -> Float[Array, "batch padded_h padded_w c"]:
     """Pads (rows, columns) by reflection, the border row or column itself not repeated."""
     return jnp.pad(x, _widths(padding), mode="reflect")
 
 
-def zero_pad(x: Array, padding: tuple[int, int]) -> Array:
+def zero_pad(
+    x: Float[Array, "batch h w c"], padding: tuple[int, int]
+) -> Float[Array, "batch padded_h padded_w c"]:
     """Pads (rows, columns) with zeros."""
     return jnp.pad(x, _widths(padding))
 
@@ -90,16 +98,17 @@ PLAIN = Geometry()
 
 
 def convolve(
-    x: Array, kernel: Array, geometry: Geometry = PLAIN, forward_mode: bool = False
-) -> Array:
+    x: Float[Array, "batch h w in_c"],
+    kernel: Float[Array, "rows columns in_c out_c"],
+    geometry: Geometry = PLAIN,
+    forward_mode: bool = False,
+) -> Float[Array, "batch out_h out_w out_c"]:
     """Convolution in the form that is fastest where it runs.
 
     The form is chosen when the program is lowered, by the platform that it is lowered for: what is
     exported on a CPU carries the plain form to GPUs and TPUs.
 
     Args:
-        x: (batch, height, width, in).
-        kernel: (rows, columns, in, out).
         forward_mode: whether `jax.jvp` has to pass through.
     """
     if kernel.shape[:2] == (1, 1) and not (any(geometry.padding) or geometry.upsample):
@@ -333,19 +342,16 @@ def _convolve_by_matmuls(x: Array, kernel: Array, stride: int, dilation: int) ->
     return total
 
 
-def _upsample_by_phases(x: Array, kernel: Array) -> Array:
+def _upsample_by_phases(
+    x: Float[Array, "batch h w in_c"], kernel: Float[Array, "5 5 in_c out_c"]
+) -> Float[Array, "batch 2*h 2*w out_c"]:
     """Nearest upsampling by 2, reflection padding of 2 and a 5x5 convolution, in one.
 
     Each of the four phases of the output sees only 3x3 pixels of the input, with kernel taps that
     fall on the same pixel added up: 2.8 times fewer multiplications. Reflection of the upsampled
     image is not a padding of the input, so the outermost rows and columns are computed as written.
 
-    Args:
-        x: (batch, height, width, in), height and width 2 or more.
-        kernel: (5, 5, in, out).
-
-    Returns:
-        (batch, 2 * height, 2 * width, out).
+    Height and width are 2 or more.
     """
     batch, height, width, _ = x.shape
     features = kernel.shape[-1]
@@ -410,10 +416,12 @@ class Conv(nn.Module):
     forward_mode: bool = False
     use_bias: bool = True
     kernel_init: Initializer = kaiming_fan_in
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(
+        self, x: Float[Array, "batch h w c"]
+    ) -> Float[Array, "batch out_h out_w {self.features}"]:
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape).astype(self.dtype)
         padding = (self.padding, self.padding)
@@ -424,20 +432,22 @@ class Conv(nn.Module):
         return y
 
 
-def instance_norm(x: Array) -> Array:
+def instance_norm(x: Float[Array, "batch h w c"]) -> Float[Array, "batch h w c"]:
     """Instance norm without affine parameters: per image and channel, biased variance."""
     wide = x.astype(statistics_dtype(x))
     mean, variance = moments(wide, (1, 2), wide[:, :1, :1])
     return ((wide - mean) * lax.rsqrt(variance + NORM_EPSILON)).astype(x.dtype)
 
 
-def adaptive_instance_norm(x: Array, scale: Array, shift: Array) -> Array:
-    """AdaIN: instance norm, times `scale`, plus `shift` (both (batch, channels)); no "1 +"."""
+def adaptive_instance_norm(
+    x: Float[Array, "batch h w c"], scale: Float[Array, "batch c"], shift: Float[Array, "batch c"]
+) -> Float[Array, "batch h w c"]:
+    """AdaIN: instance norm, times `scale`, plus `shift`; no "1 +"."""
     scale, shift = scale[:, None, None, :], shift[:, None, None, :]
     return instance_norm(x) * scale.astype(x.dtype) + shift.astype(x.dtype)
 
 
-def _uniform(key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
+def _uniform(key: PRNGKeyArray, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Array:
     return jax.random.uniform(key, shape, dtype)
 
 
@@ -448,7 +458,7 @@ class ImageLayerNorm(nn.Module):
     """
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Float[Array, "batch h w c"]) -> Float[Array, "batch h w c"]:
         gamma = self.param("gamma", _uniform, (x.shape[-1],))
         beta = self.param("beta", nn.initializers.zeros, (x.shape[-1],))
         wide = x.astype(statistics_dtype(x))
@@ -466,10 +476,12 @@ class ConvNorm(nn.Module):
     stride: int = 1
     dilation: int = 1
     activate: bool = True
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(
+        self, x: Float[Array, "batch h w c"]
+    ) -> Float[Array, "batch out_h out_w {self.features}"]:
         x = Conv(
             self.features,
             self.kernel_size,
@@ -493,10 +505,10 @@ class ResidualBlock(nn.Module):
     norms: tuple[Callable[[Array], Array], Callable[[Array], Array]]
     forward_mode: bool = False
     kernel_init: Initializer = kaiming_fan_in
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Float[Array, "batch h w c"]) -> Float[Array, "batch h w c"]:
         def conv(name: str, x: Array) -> Array:
             return Conv(
                 x.shape[-1],
@@ -516,10 +528,10 @@ class MLP(nn.Module):
     """Fully connected layers with leaky ReLU between them and nothing at the end."""
 
     features: tuple[int, ...]
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Float[Array, "batch c"]) -> Float[Array, "batch {self.features[-1]}"]:
         for index, width in enumerate(self.features):
             x = nn.Dense(
                 width, kernel_init=kaiming_fan_in, dtype=self.dtype, name=f"dense_{index}"

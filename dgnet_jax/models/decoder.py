@@ -6,8 +6,9 @@ docs/method.md, section 2.4.
 from functools import partial
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
 
 from dgnet_jax.models.blocks import (
     MLP,
@@ -29,11 +30,14 @@ class Decoder(nn.Module):
 
     num_residual: int = 4
     mlp_width: int = 512
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, structure_code: jax.Array, appearance_code: jax.Array) -> jax.Array:
-        """(batch, h, w, c) and (batch, parts * channels) to images (batch, 4 h, 4 w, 3)."""
+    def __call__(
+        self,
+        structure_code: Float[Array, "batch h w c"],
+        appearance_code: Float[Array, "batch code"],
+    ) -> Float[Array, "batch 4*h 4*w 3"]:
         x = structure_code
         channels = x.shape[-1]
         widths = (self.mlp_width, self.mlp_width, 2 * channels)

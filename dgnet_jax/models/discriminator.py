@@ -3,13 +3,15 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
 
 from dgnet_jax.models.blocks import Conv, ResidualBlock, leaky_relu
 
 _normal_init = nn.initializers.normal(0.02)
 
 
-def _pool_axis(x: jax.Array, axis: int) -> jax.Array:
+def _pool_axis(x: Array, axis: int) -> Array:
     """Mean over windows of 3, stride 2, along one axis; padding of 1 is not counted."""
     size = x.shape[axis]
     outputs = (size - 1) // 2 + 1
@@ -27,20 +29,22 @@ def _pool_axis(x: jax.Array, axis: int) -> jax.Array:
     return total / counted.reshape(shape)
 
 
-def average_pool(images: jax.Array) -> jax.Array:
+def average_pool(
+    images: Float[Array, "batch h w c"],
+) -> Float[Array, "batch (h+1)//2 (w+1)//2 c"]:
     """3x3 average pooling, stride 2, padding 1 that is not counted."""
     return _pool_axis(_pool_axis(images, 1), 2)
 
 
 class PatchDiscriminator(nn.Module):
-    """One scale: (batch, h, w, 3) to a map of real-or-fake scores (batch, h / 4, w / 4, 1)."""
+    """One scale: images to a map of real-or-fake scores, a quarter as high and wide."""
 
     dim: int = 32
     num_residual: int = 4
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "batch height width 3"]) -> Float[Array, "batch h w 1"]:
         plan = ((1, 1, 1), (3, 1, 1), (3, 2, 1), (3, 1, 1), (3, 2, 2))
         for index, (size, stride, widen) in enumerate(plan):
             conv = Conv(
@@ -73,7 +77,7 @@ class Discriminator(nn.Module):
     dim: int = 32
     num_residual: int = 4
     num_scales: int = 3
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     def setup(self) -> None:
         self.scales = [
@@ -81,14 +85,18 @@ class Discriminator(nn.Module):
             for _ in range(self.num_scales)
         ]
 
-    def at_scale(self, images: jax.Array, index: int) -> jax.Array:
-        """Scores of scale `index` alone, for full-size images (batch, height, width, 3)."""
+    def at_scale(
+        self, images: Float[Array, "batch height width 3"], index: int
+    ) -> Float[Array, "batch h w 1"]:
+        """Scores of scale `index` alone, for full-size images."""
         for _ in range(index):
             images = average_pool(images)
         return self.scales[index](images)
 
-    def __call__(self, images: jax.Array) -> list[jax.Array]:
-        """Images (batch, height, width, 3) to one map of scores a scale."""
+    def __call__(
+        self, images: Float[Array, "batch height width 3"]
+    ) -> list[Float[Array, "batch _h _w 1"]]:
+        """One map of scores a scale."""
         scores = []
         for index in range(self.num_scales):
             scores.append(self.scales[index](images))

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, UInt8
 
 from dgnet_jax.data.augment import preprocess, to_uint8
 from dgnet_jax.models import Networks, apply
@@ -18,37 +19,51 @@ Variables = dict[str, Any]
 
 
 class Forward(NamedTuple):
-    """DG-Net's forward functions on images of any size, resized to height x width."""
+    """DG-Net's forward functions on images of any size, resized to height x width.
+
+    An appearance code has parts * channels values; structure codes are a quarter as high and wide
+    as the images.
+    """
 
     networks: Networks
     height: int
     width: int
 
-    def appearance_codes(self, appearance: Variables, images: jax.Array) -> jax.Array:
-        """E_a: (n, rows, columns, 3) uint8 to (n, parts * channels) float32."""
+    def appearance_codes(
+        self, appearance: Variables, images: UInt8[Array, "n rows columns 3"]
+    ) -> Float[Array, "n code"]:
+        """E_a, in float32 or wider."""
         images = preprocess(images, self.height, self.width)
         encoder = self.networks.appearance_encoder
         return apply(encoder, appearance, images, method="features").code
 
-    def structure_codes(self, generator: Variables, images: jax.Array) -> jax.Array:
-        """E_s: (n, rows, columns, 3) uint8 to (n, height / 4, width / 4, channels) float32."""
+    def structure_codes(
+        self, generator: Variables, images: UInt8[Array, "n rows columns 3"]
+    ) -> Float[Array, "n h w channels"]:
+        """E_s, in float32 or wider."""
         images = preprocess(images, self.height, self.width)
         variables = {"params": generator["structure_encoder"]}
         codes = apply(self.networks.structure_encoder, variables, images)
         return codes.astype(jnp.promote_types(codes.dtype, jnp.float32))
 
     def paint(
-        self, generator: Variables, structure_codes: jax.Array, appearance_codes: jax.Array
-    ) -> jax.Array:
-        """The decoder: n codes of each kind to (n, height, width, 3) uint8."""
+        self,
+        generator: Variables,
+        structure_codes: Float[Array, "n h w channels"],
+        appearance_codes: Float[Array, "n code"],
+    ) -> UInt8[Array, "n 4*h 4*w 3"]:
+        """The decoder."""
         variables = {"params": generator["decoder"]}
         images = apply(self.networks.decoder, variables, structure_codes, appearance_codes)
         return to_uint8(images)
 
     def repaint(
-        self, generator: Variables, structure_images: jax.Array, appearance_codes: jax.Array
-    ) -> jax.Array:
-        """n images' structures with n appearance codes: (n, height, width, 3) uint8."""
+        self,
+        generator: Variables,
+        structure_images: UInt8[Array, "n rows columns 3"],
+        appearance_codes: Float[Array, "n code"],
+    ) -> UInt8[Array, "n {self.height} {self.width} 3"]:
+        """The images' structures with the appearance codes."""
         return self.paint(
             generator, self.structure_codes(generator, structure_images), appearance_codes
         )
@@ -57,15 +72,20 @@ class Forward(NamedTuple):
         self,
         generator: Variables,
         appearance: Variables,
-        appearance_images: jax.Array,
-        structure_images: jax.Array,
-    ) -> jax.Array:
-        """n images' appearances on n images' structures: (n, height, width, 3) uint8."""
+        appearance_images: UInt8[Array, "n rows columns 3"],
+        structure_images: UInt8[Array, "n structure_rows structure_columns 3"],
+    ) -> UInt8[Array, "n {self.height} {self.width} 3"]:
+        """Each appearance image's appearance on its structure image's structure."""
         codes = self.appearance_codes(appearance, appearance_images)
         return self.repaint(generator, structure_images, codes)
 
-    def swap_all(self, generator: Variables, appearance: Variables, images: jax.Array) -> jax.Array:
-        """All swaps of n images: (n, n, height, width, 3) uint8; [i, j] = appearance i."""
+    def swap_all(
+        self,
+        generator: Variables,
+        appearance: Variables,
+        images: UInt8[Array, "n rows columns 3"],
+    ) -> UInt8[Array, "n n {self.height} {self.width} 3"]:
+        """All swaps of n images; [i, j] = appearance i on structure j."""
         codes = self.appearance_codes(appearance, images)
         structures = self.structure_codes(generator, images)
         count = len(images)
@@ -76,10 +96,12 @@ class Forward(NamedTuple):
         )
         return painted.reshape(count, count, *painted.shape[1:])
 
-    def embeddings(self, appearance: Variables, images: jax.Array) -> Embeddings:
-        """E_a's (prime, fine), each (n, dim), of unit norm, over the images and their mirrors."""
+    def embeddings(
+        self, appearance: Variables, images: UInt8[Array, "n rows columns 3"]
+    ) -> Embeddings:
+        """E_a's (prime, fine), of unit norm, over the images and their mirrors."""
 
-        def embed_view(view: jax.Array) -> Embeddings:
+        def embed_view(view: UInt8[Array, "n rows columns 3"]) -> Embeddings:
             view = preprocess(view, self.height, self.width)
             _, prime, fine = apply(self.networks.appearance_encoder, appearance, view)
             return prime.embedding, fine.embedding
@@ -94,18 +116,22 @@ class TeacherForward(NamedTuple):
     height: int
     width: int
 
-    def embeddings(self, variables: Variables, images: jax.Array) -> jax.Array:
-        """(n, dim) float32, of unit norm, over the images and their mirrors."""
+    def embeddings(
+        self, variables: Variables, images: UInt8[Array, "n rows columns 3"]
+    ) -> Float[Array, "n dim"]:
+        """Of unit norm, over the images and their mirrors, in float32 or wider."""
 
-        def embed_view(view: jax.Array) -> Embeddings:
+        def embed_view(view: UInt8[Array, "n rows columns 3"]) -> Embeddings:
             view = preprocess(view, self.height, self.width)
             embedding = apply(self.network, variables, view).embedding
             return embedding, embedding
 
         return embed_two_views(embed_view, images)[0]
 
-    def soft_labels(self, variables: Variables, images: jax.Array) -> jax.Array:
-        """(n, identities) float32: the mean of its softmaxes on an image and its mirror.
+    def soft_labels(
+        self, variables: Variables, images: UInt8[Array, "n rows columns 3"]
+    ) -> Float[Array, "n identities"]:
+        """The mean of its softmaxes on an image and its mirror, in float32 or wider.
 
         The labels of style 0 of `objective.teacher_labels`, with running statistics.
         """

@@ -16,6 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import lax
+from jax.typing import DTypeLike
+from jaxtyping import Float, Float64, UInt8
 from safetensors import SafetensorError, safe_open
 
 from dgnet_jax.errors import InputError
@@ -43,7 +45,9 @@ class ConvRelu(nn.Module):
     padding: tuple[int, int] = (0, 0)
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(
+        self, x: Float[Array, "batch h w c"]
+    ) -> Float[Array, "batch out_h out_w {self.features}"]:
         shape = (*self.kernel_size, x.shape[-1], self.features)
         kernel = self.param("kernel", kaiming_fan_in, shape).astype(x.dtype)
         bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(x.dtype)
@@ -51,13 +55,15 @@ class ConvRelu(nn.Module):
         return nn.relu(convolve(x, kernel, geometry) + bias)
 
 
-def max_pool(x: Array, stride: int = 2, padding: int = 0) -> Array:
+def max_pool(
+    x: Float[Array, "batch h w c"], stride: int = 2, padding: int = 0
+) -> Float[Array, "batch out_h out_w c"]:
     """3x3 maximum."""
     widths = ((padding, padding), (padding, padding))
     return nn.max_pool(x, (3, 3), (stride, stride), widths)
 
 
-def average_pool(x: Array) -> Array:
+def average_pool(x: Float[Array, "batch h w c"]) -> Float[Array, "batch h w c"]:
     """3x3 average, stride 1, over those of the nine pixels that lie inside the image."""
     return nn.avg_pool(x, (3, 3), padding="SAME", count_include_pad=False)
 
@@ -72,7 +78,9 @@ class Mixed35(nn.Module):
     pool_features: int
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(
+        self, x: Float[Array, "batch h w c"]
+    ) -> Float[Array, "batch h w 224+{self.pool_features}"]:
         point = ConvRelu(64, name="branch1x1")(x)
         five = ConvRelu(48, name="branch5x5_1")(x)
         five = ConvRelu(64, (5, 5), padding=(2, 2), name="branch5x5_2")(five)
@@ -87,7 +95,7 @@ class ReduceTo17(nn.Module):
     """35 x 35 to 17 x 17 (Mixed_6a)."""
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Float[Array, "batch h w c"]) -> Float[Array, "batch h//2 w//2 c+480"]:
         three = ConvRelu(384, (3, 3), stride=2, name="branch3x3")(x)
         double = ConvRelu(64, name="branch3x3dbl_1")(x)
         double = ConvRelu(96, (3, 3), padding=(1, 1), name="branch3x3dbl_2")(double)
@@ -101,7 +109,7 @@ class Mixed17(nn.Module):
     width: int
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Float[Array, "batch h w c"]) -> Float[Array, "batch h w 768"]:
         point = ConvRelu(192, name="branch1x1")(x)
         seven = ConvRelu(self.width, name="branch7x7_1")(x)
         seven = _row(self.width, "branch7x7_2")(seven)
@@ -119,7 +127,7 @@ class ReduceTo8(nn.Module):
     """17 x 17 to 8 x 8 (Mixed_7a)."""
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Float[Array, "batch h w c"]) -> Float[Array, "batch h//2 w//2 c+512"]:
         three = ConvRelu(192, name="branch3x3_1")(x)
         three = ConvRelu(320, (3, 3), stride=2, name="branch3x3_2")(three)
         seven = ConvRelu(192, name="branch7x7x3_1")(x)
@@ -132,10 +140,10 @@ class ReduceTo8(nn.Module):
 class Mixed8(nn.Module):
     """The blocks at 8 x 8 (Mixed_7b and 7c), which differ in their pool."""
 
-    pool: Callable[[Array], Array]
+    pool: Callable[[Float[Array, "batch h w c"]], Float[Array, "batch h w c"]]
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Float[Array, "batch h w c"]) -> Float[Array, "batch h w 2048"]:
         point = ConvRelu(320, name="branch1x1")(x)
         three = ConvRelu(384, name="branch3x3_1")(x)
         double = ConvRelu(448, name="branch3x3dbl_1")(x)
@@ -165,11 +173,13 @@ class Inception(nn.Module):
     dims: int = 2048
 
     @nn.compact
-    def __call__(self, images: Array) -> dict[int, Array]:
+    def __call__(
+        self, images: Float[Array, "batch 299 299 3"]
+    ) -> dict[int, Float[Array, "batch _h _w _channels"]]:
         """The feature maps of the stages up to `dims`.
 
         Args:
-            images: (batch, 299, 299, 3) in [-1, 1], from `prepare`.
+            images: in [-1, 1], from `prepare`.
 
         Returns:
             By channels: {64: (batch, 73, 73, 64), 192: (batch, 35, 35, 192),
@@ -198,8 +208,10 @@ class Inception(nn.Module):
         return maps
 
 
-def prepare(images: Array, dtype: jnp.dtype = jnp.float32) -> Array:
-    """uint8 (batch, height, width, 3) to 299 x 299 in [-1, 1], as pytorch-fid does it.
+def prepare(
+    images: UInt8[Array, "batch height width 3"], dtype: DTypeLike = jnp.float32
+) -> Float[Array, "batch 299 299 3"]:
+    """Resizes to 299 x 299 and scales to [-1, 1], as pytorch-fid does it.
 
     Bilinear with half-pixel centres and without antialiasing, whatever the direction.
     """
@@ -212,8 +224,8 @@ def prepare(images: Array, dtype: jnp.dtype = jnp.float32) -> Array:
     return 2 * x - 1
 
 
-def _bilinear_weights(size: int, target: int) -> np.ndarray:
-    """(target, size) float64: each output pixel as a mean of the two nearest input pixels."""
+def _bilinear_weights(size: int, target: int) -> Float64[np.ndarray, "{target} {size}"]:
+    """Each output pixel as a mean of the two nearest input pixels."""
     centres = np.maximum((np.arange(target) + 0.5) * size / target - 0.5, 0)
     lower = np.floor(centres).astype(int)
     share = centres - lower
@@ -225,18 +237,18 @@ def _bilinear_weights(size: int, target: int) -> np.ndarray:
 
 
 def inception_features(
-    params: Mapping[str, Any], images: Array, dims: int, dtype: jnp.dtype = jnp.float32
-) -> Array:
+    params: Mapping[str, Any],
+    images: UInt8[Array, "batch height width 3"],
+    dims: int,
+    dtype: DTypeLike = jnp.float32,
+) -> Float[Array, "batch {dims}"]:
     """Features for FID: the spatial mean of a stage. Pure; jit the caller.
 
     Args:
         params: from `load_inception`.
-        images: (batch, height, width, 3) uint8.
+        images: of any size.
         dims: 64, 192, 768 or 2048.
         dtype: of all arithmetic.
-
-    Returns:
-        (batch, dims).
     """
     # The default precision of GPUs and TPUs (TF32, bfloat16) would shift the distance.
     with jax.default_matmul_precision("highest"):

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PRNGKeyArray
 
 from dgnet_jax.models import Networks
 
@@ -11,7 +12,7 @@ Params = dict[str, Any]
 
 
 def init_parameters(
-    networks: Networks, height: int, width: int, key: jax.Array
+    networks: Networks, height: int, width: int, key: PRNGKeyArray
 ) -> tuple[Params, dict[str, Params], Params]:
     """Initial generator parameters, E_a's variables and D's parameters, as published.
 

@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Float
 
 from dgnet_jax.data.randomness import Share
 from dgnet_jax.models.resnet import GroupedBatchNorm, ResNet
@@ -20,25 +21,27 @@ _head_init = jax.nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 class HeadOutput(NamedTuple):
-    """embedding: (batch, embedding) used in retrieval; logits: (batch, identities)."""
+    """The embedding, used in retrieval, and the identity logits."""
 
-    embedding: jax.Array
-    logits: jax.Array
+    embedding: Float[Array, "items dim"]
+    logits: Float[Array, "items identities"]
 
 
 class AppearanceFeatures(NamedTuple):
     """What E_a's backbone gives.
 
-    code: (batch, parts * channels), the appearance code; index = channel * parts + part.
-    pooled: (batch, channels), the input of the heads.
+    code: the appearance code, parts * channels values; index = channel * parts + part.
+    pooled: the input of the heads.
     """
 
-    code: jax.Array
-    pooled: jax.Array
+    code: Float[Array, "items code"]
+    pooled: Float[Array, "items channels"]
 
 
-def pool_parts(x: jax.Array, parts: int, pooling: Pooling) -> jax.Array:
-    """Adaptive pooling of (batch, h, w, c) to `parts` horizontal stripes: (batch, parts, c)."""
+def pool_parts(
+    x: Float[Array, "batch h w c"], parts: int, pooling: Pooling
+) -> Float[Array, "batch {parts} c"]:
+    """Adaptive pooling to `parts` horizontal stripes."""
     height = x.shape[1]
     reduce = _largest if pooling == "max" else partial(jnp.mean, axis=1)
     stripes = []
@@ -48,8 +51,8 @@ def pool_parts(x: jax.Array, parts: int, pooling: Pooling) -> jax.Array:
     return jnp.stack(stripes, axis=1)
 
 
-def _largest(x: jax.Array) -> jax.Array:
-    """The maximum over axis 1 of (batch, n, c), whose gradient goes to the first of its places.
+def _largest(x: Float[Array, "batch n c"]) -> Float[Array, "batch c"]:
+    """The maximum over axis 1, whose gradient goes to the first of its places.
 
     jnp.max finds the places again by comparing with the result. Where XLA computes x twice, rounded
     differently, none is equal, and the gradient is 0 / 0.
@@ -72,12 +75,12 @@ class ReidHead(nn.Module):
     @nn.compact
     def __call__(
         self,
-        pooled: jax.Array,
+        pooled: Float[Array, "items channels"],
         groups: int = 1,
         use_running_average: bool = True,
         drop: Share | None = None,
     ) -> HeadOutput:
-        """Pooled features (batch * groups, channels) to embedding and logits.
+        """Embedding and logits of pooled features, the group running fastest in their order.
 
         `drop` turns dropout on (it needs the rng "dropout"): the share of the batch in `pooled`.
         """
@@ -125,9 +128,12 @@ class AppearanceEncoder(nn.Module):
         return self.parts * self.backbone.features
 
     def features(
-        self, images: jax.Array, groups: int = 1, use_running_average: bool = True
+        self,
+        images: Float[Array, "items height width 3"],
+        groups: int = 1,
+        use_running_average: bool = True,
     ) -> AppearanceFeatures:
-        """Images (batch * groups, height, width, 3) to the appearance code and the heads' input."""
+        """The appearance code and the heads' input."""
         x = self.backbone(images, groups, use_running_average)
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         stripes = pool_parts(x, self.parts, self.pooling)
@@ -136,12 +142,12 @@ class AppearanceEncoder(nn.Module):
 
     def heads(
         self,
-        pooled: jax.Array,
+        pooled: Float[Array, "items channels"],
         groups: int = 1,
         use_running_average: bool = True,
         drop: Share | None = None,
     ) -> tuple[HeadOutput, HeadOutput]:
-        """Pooled features (batch * groups, channels) to the prime and the fine head's output.
+        """The prime and the fine head's output.
 
         `drop` as in `ReidHead`.
         """
@@ -152,7 +158,7 @@ class AppearanceEncoder(nn.Module):
 
     def __call__(
         self,
-        images: jax.Array,
+        images: Float[Array, "items height width 3"],
         groups: int = 1,
         use_running_average: bool = True,
         drop: Share | None = None,
@@ -175,15 +181,12 @@ class Teacher(nn.Module):
     @nn.compact
     def __call__(
         self,
-        images: jax.Array,
+        images: Float[Array, "items height width 3"],
         groups: int = 1,
         use_running_average: bool = True,
         drop: Share | None = None,
     ) -> HeadOutput:
-        """Images (batch * groups, height, width, 3) to embedding and logits.
-
-        `drop` as in `ReidHead`.
-        """
+        """Embedding and logits. `drop` as in `ReidHead`."""
         x = self.backbone(images, groups, use_running_average)
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         pooled = pool_parts(x, 1, self.pooling)[:, 0]

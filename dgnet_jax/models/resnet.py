@@ -6,6 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
 
 from dgnet_jax.models.blocks import NORM_EPSILON, Conv, moments, statistics_dtype
 
@@ -30,8 +32,9 @@ class GroupedBatchNorm(nn.Module):
     groups: int = 1
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """x: (batch * groups, ..., channels)."""
+    def __call__(
+        self, x: Float[Array, "items *places channels"]
+    ) -> Float[Array, "items *places channels"]:
         channels = x.shape[-1]
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
@@ -59,7 +62,9 @@ class GroupedBatchNorm(nn.Module):
         return ((grouped - mean) * factor + bias).reshape(x.shape).astype(x.dtype)
 
 
-def max_pool(x: jax.Array) -> jax.Array:
+def max_pool(
+    x: Float[Array, "batch h w c"],
+) -> Float[Array, "batch (h+1)//2 (w+1)//2 c"]:
     """3x3 max pooling, stride 2, padding 1: torchvision's stem.
 
     Written as maxima of slices, whose gradient is much faster on a CPU than reduce_window's; and by
@@ -67,7 +72,7 @@ def max_pool(x: jax.Array) -> jax.Array:
     computes that twice, rounded differently.
     """
 
-    def larger(first: jax.Array, second: jax.Array) -> jax.Array:
+    def larger(first: Array, second: Array) -> Array:
         return jnp.where(first >= second, first, second)
 
     for axis in (1, 2):
@@ -91,11 +96,11 @@ class ResNetBlock(nn.Module):
     bottleneck: bool
     use_running_average: bool
     groups: int
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        def conv(name: str, x: jax.Array, features: int, size: int, stride: int = 1) -> jax.Array:
+    def __call__(self, x: Float[Array, "items h w c"]) -> Float[Array, "items out_h out_w out_c"]:
+        def conv(name: str, x: Array, features: int, size: int, stride: int = 1) -> Array:
             layer = Conv(
                 features,
                 size,
@@ -109,7 +114,7 @@ class ResNetBlock(nn.Module):
             )
             return layer(x)
 
-        def norm(name: str, x: jax.Array) -> jax.Array:
+        def norm(name: str, x: Array) -> Array:
             return GroupedBatchNorm(self.use_running_average, self.groups, name=name)(x)
 
         if self.bottleneck:
@@ -143,7 +148,7 @@ class ResNet(nn.Module):
     bottleneck: bool = True
     last_stride: int = 2
     stem: Literal["resnet", "strided"] = "resnet"
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @property
     def features(self) -> int:
@@ -152,9 +157,12 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(
-        self, images: jax.Array, groups: int = 1, use_running_average: bool = True
-    ) -> jax.Array:
-        """Images (batch * groups, height, width, 3) to the last feature map.
+        self,
+        images: Float[Array, "items height width 3"],
+        groups: int = 1,
+        use_running_average: bool = True,
+    ) -> Float[Array, "items h w {self.features}"]:
+        """The last feature map.
 
         With `use_running_average` false each of the `groups` is normalised by its own batch
         statistics; see `GroupedBatchNorm` for the order of the leading axis.

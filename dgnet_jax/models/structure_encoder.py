@@ -1,8 +1,9 @@
 """E_s: the structure encoder (pose, body, hair, background), docs/method.md, section 2.2."""
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
 
 from dgnet_jax.models.blocks import ConvNorm, ResidualBlock, instance_norm
 
@@ -12,13 +13,13 @@ class AtrousPyramid(nn.Module):
 
     features: int
     dilations: tuple[int, ...]
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "batch h w c"]) -> Float[Array, "batch h w {self.features}"]:
         width = self.features // (len(self.dilations) + 1)
 
-        def block(name: str, x: jax.Array, size: int = 1, dilation: int = 1, activate=False):
+        def block(name: str, x: Array, size: int = 1, dilation: int = 1, activate=False):
             return ConvNorm(
                 width, size, dilation=dilation, activate=activate, dtype=self.dtype, name=name
             )(x)
@@ -43,11 +44,12 @@ class StructureEncoder(nn.Module):
     dim: int = 16
     num_residual: int = 4
     dilations: tuple[int, ...] = (3, 6, 9)
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, images: jax.Array) -> jax.Array:
-        """Images (batch, height, width, 3) to codes (batch, height / 4, width / 4, 8 * dim)."""
+    def __call__(
+        self, images: Float[Array, "batch height width 3"]
+    ) -> Float[Array, "batch (height+3)//4 (width+3)//4 8*{self.dim}"]:
         x = images.mean(-1, keepdims=True)
         plan = ((self.dim, 2), (2 * self.dim, 1), (2 * self.dim, 1), (4 * self.dim, 2))
         for index, (features, stride) in enumerate(plan):

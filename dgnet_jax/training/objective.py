@@ -1,8 +1,8 @@
 """The terms of DG-Net's objective as pure functions of arrays (docs/method.md, section 3).
 
-A *pair* array has the two directions on its second axis: (batch, 2, ...), index 0 for `a` and 1
-for `b`. For generated images the index is that of the appearance: x_ba (appearance of a on the
-structure of b) is 0. Terms are means over the batch for each direction: arrays of shape (2,).
+A *pair* array has the two directions on its second axis, of length 2: index 0 for `a` and 1 for
+`b`. For generated images the index is that of the appearance: x_ba (appearance of a on the
+structure of b) is 0. Terms are means over the batch for each direction.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,10 +10,13 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
 
 from dgnet_jax.errors import InputError
 
-Array = jax.Array
+Array = jax.Array | np.ndarray
+Term = Float[jax.Array, "2"]
 GanLoss = Literal["lsgan", "nsgan"]
 LABEL_STYLES = (0, 1, 2, 3, 4)
 
@@ -29,25 +32,33 @@ def check_choices(gan_loss: str, label_style: int) -> None:
         )
 
 
-def _per_direction(values: Array) -> Array:
-    """Mean over everything but the direction axis: (batch, 2, ...) to (2,)."""
-    return values.mean((0, *range(2, values.ndim)))
+def _per_direction(values: Float[Array, "batch 2 *rest"]) -> Term:
+    """Mean over everything but the direction axis."""
+    return jnp.mean(values, (0, *range(2, values.ndim)))
 
 
-def reconstruction(loss: Callable[[Array, Array], Array], target: Array, output: Array) -> Array:
-    """R of each direction of two pair arrays: (2,)."""
+def reconstruction(
+    loss: Callable[..., Float[jax.Array, ""]],
+    target: Float[Array, "batch 2 *values"],
+    output: Float[Array, "batch 2 *values"],
+) -> Term:
+    """The loss R, a `losses.ReconstructionLoss`, of each direction."""
     return jax.vmap(loss, in_axes=1)(target, output)
 
 
 def discriminator_terms(
-    fake_scores: Array, real_scores: Array, squared_norm: Array, gan: GanLoss, penalty: float
-) -> Array:
-    """D's loss at one scale (docs/method.md, section 3.2): (2,).
+    fake_scores: Float[Array, "batch 2 h w 1"],
+    real_scores: Float[Array, "batch 2 h w 1"],
+    squared_norm: Float[Array, "batch 2"],
+    gan: GanLoss,
+    penalty: float,
+) -> Term:
+    """D's loss at one scale (docs/method.md, section 3.2).
 
     Args:
-        fake_scores: (batch, 2, h, w, 1), of images without gradient.
-        real_scores: the same of real images.
-        squared_norm: (batch, 2), of the gradient of the sum of the real scores (nsgan: of their
+        fake_scores: of images without gradient.
+        real_scores: of real images.
+        squared_norm: of the gradient of the sum of the real scores (nsgan: of their
             sigmoids) with respect to each real image.
         penalty: weight of its mean.
     """
@@ -59,32 +70,37 @@ def discriminator_terms(
     return values + penalty * squared_norm.mean(0)
 
 
-def adversarial(scores: Sequence[Array], gan: GanLoss) -> Array:
-    """The generator's adversarial term, summed over scales of (batch, 2, h, w, 1) scores: (2,)."""
+def adversarial(scores: Sequence[Float[Array, "batch 2 _h _w 1"]], gan: GanLoss) -> Term:
+    """The generator's adversarial term, summed over the scales of D."""
     if gan == "lsgan":
         return sum((2 * _per_direction((score - 1) ** 2) for score in scores), jnp.zeros(2))
     return sum((_per_direction(jax.nn.softplus(-score)) for score in scores), jnp.zeros(2))
 
 
-def cross_entropy(logits: Array, labels: Array) -> Array:
-    """Of pair logits (batch, 2, identities) with labels (batch, 2): (2,)."""
+def cross_entropy(
+    logits: Float[Array, "batch 2 identities"], labels: Int[Array, "batch 2"]
+) -> Term:
+    """Of the softmax of logits with labels."""
     log_probabilities = jax.nn.log_softmax(logits)
     chosen = jnp.take_along_axis(log_probabilities, labels[..., None], axis=-1)
     return -_per_direction(chosen)
 
 
 def teacher_labels(
-    logits: Array, mirrored_logits: Array, style: int, appearance: Array, structure: Array
-) -> Array:
+    logits: Float[Array, "batch 2 identities"],
+    mirrored_logits: Float[Array, "batch 2 identities"],
+    style: int,
+    appearance: Int[Array, "batch 2"],
+    structure: Int[Array, "batch 2"],
+) -> Float[jax.Array, "batch 2 identities"]:
     """The distribution that the prime head learns on generated images.
 
     Args:
-        logits, mirrored_logits: the teacher's on the images and their mirrors,
-            (batch, 2, identities).
+        logits, mirrored_logits: the teacher's on the images and their mirrors.
         style: 0 the normalised sum of both softmaxes; 1 one-hot of its argmax; 2 one-hot of the
             appearance's identity; 3 uniform (LSRO); 4 that sum restricted to the two source
             identities and renormalised.
-        appearance, structure: the source identities, (batch, 2).
+        appearance, structure: the source identities.
     """
     identities = logits.shape[-1]
     # In logarithms, so that a share that is 0 in float32 can still be renormalised.
@@ -104,11 +120,10 @@ def teacher_labels(
     return jax.lax.stop_gradient(labels)
 
 
-def kl_divergence(labels: Array, logits: Array) -> Array:
-    """KL(labels || softmax(logits)), summed over classes, with 0 log 0 = 0: (2,).
-
-    labels, logits: (batch, 2, identities).
-    """
+def kl_divergence(
+    labels: Float[Array, "batch 2 identities"], logits: Float[Array, "batch 2 identities"]
+) -> Term:
+    """KL(labels || softmax(logits)), summed over classes, with 0 log 0 = 0."""
     safe = jnp.where(labels > 0, labels, 1)
     values = labels * (jnp.log(safe) - jax.nn.log_softmax(logits))
     return _per_direction(values.sum(-1))

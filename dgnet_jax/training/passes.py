@@ -1,7 +1,8 @@
 """The passes through the networks that a training step is made of, on arrays of pairs and groups.
 
-An array of *groups* is (batch, groups, ...): what belongs to one pair of images lies side by side,
-so that a batch that is sharded over devices stays so. Batch norms normalise each group by itself.
+An array of *groups* has them on its second axis: what belongs to one pair of images lies side by
+side, so that a batch that is sharded over devices stays so. Batch norms normalise each group by
+itself.
 """
 
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Bool, Float, Int, PRNGKeyArray, Shaped
 
 from dgnet_jax.data.randomness import share_of
 from dgnet_jax.models import Networks, apply
@@ -20,17 +22,19 @@ from dgnet_jax.training.state import Params, Variables
 Array = jax.Array
 
 
-def flatten_groups(x: Array) -> Array:
-    """(batch, groups, ...) to (batch * groups, ...), which keeps a sharded batch sharded."""
+def flatten_groups(x: Shaped[Array, "batch groups *rest"]) -> Shaped[Array, " batch*groups *rest"]:
+    """Groups to items, which keeps a sharded batch sharded."""
     return x.reshape(-1, *x.shape[2:])
 
 
-def split_groups(x: Array, groups: int) -> Array:
+def split_groups(
+    x: Shaped[Array, " items *rest"], groups: int
+) -> Shaped[Array, "items//{groups} {groups} *rest"]:
     """The inverse of `flatten_groups`."""
     return x.reshape(-1, groups, *x.shape[1:])
 
 
-def exchange(x: Array) -> Array:
+def exchange(x: Shaped[Array, "batch 2 *rest"]) -> Shaped[Array, "batch 2 *rest"]:
     """Exchanges the two directions of a pair array."""
     return x[:, ::-1]
 
@@ -40,8 +44,10 @@ class Generator(NamedTuple):
 
     networks: Networks
 
-    def structure_codes(self, params: Params, images: Array) -> Array:
-        """E_s: (batch, groups, height, width, 3) to (batch, groups, h, w, channels)."""
+    def structure_codes(
+        self, params: Params, images: Float[Array, "batch groups height width 3"]
+    ) -> Float[Array, "batch groups h w channels"]:
+        """E_s."""
         codes = apply(
             self.networks.structure_encoder,
             {"params": params["structure_encoder"]},
@@ -49,7 +55,12 @@ class Generator(NamedTuple):
         )
         return split_groups(codes, images.shape[1])
 
-    def decode(self, params: Params, structure: Array, appearance: Array) -> Array:
+    def decode(
+        self,
+        params: Params,
+        structure: Float[Array, "batch groups h w channels"],
+        appearance: Float[Array, "batch groups code"],
+    ) -> Float[Array, "batch groups height width 3"]:
         """The decoder: structure and appearance codes, group by group, to images."""
         images = apply(
             self.networks.decoder,
@@ -59,16 +70,21 @@ class Generator(NamedTuple):
         )
         return split_groups(images, structure.shape[1])
 
-    def forward(self, params: Params, images: Array, codes: Array) -> tuple[Array, Array]:
+    def forward(
+        self,
+        params: Params,
+        images: Float[Array, "batch 2 height width 3"],
+        codes: Float[Array, "batch 4 code"],
+    ) -> tuple[Float[Array, "batch 6 height width 3"], Float[Array, "batch 2 h w channels"]]:
         """All six images of a step, and the structure codes of x_a and x_b.
 
         Args:
-            images: (batch, 2, height, width, 3): x_a, x_b.
-            codes: (batch, 4, n): appearance codes of x_a, x_b, xp_a, xp_b.
+            images: x_a, x_b.
+            codes: appearance codes of x_a, x_b, xp_a, xp_b.
 
         Returns:
-            (batch, 6, height, width, 3): x_ba, x_ab (generated), then x_a, x_b painted with
-            their own codes, then with those of xp_a, xp_b.
+            Images: x_ba, x_ab (generated), then x_a, x_b painted with their own codes, then with
+            those of xp_a, xp_b; structure codes.
         """
         structure = self.structure_codes(params, images)
         structures = jnp.concatenate([exchange(structure), structure, structure], axis=1)
@@ -76,20 +92,24 @@ class Generator(NamedTuple):
         return self.decode(params, structures, appearances), structure
 
     def cycle(
-        self, params: Params, generated: Array, codes: Array, train_structure_encoder: Array
-    ) -> tuple[Array, Array]:
+        self,
+        params: Params,
+        generated: Float[Array, "batch 2 height width 3"],
+        codes: Float[Array, "batch 2 code"],
+        train_structure_encoder: Bool[Array, ""],
+    ) -> tuple[Float[Array, "batch 2 h w channels"], Float[Array, "batch 2 height width 3"]]:
         """The structure codes of the generated images, and x_a, x_b painted again from them.
 
         The coin decides what the structure codes train: E_s with the images fixed, or the images
         with E_s fixed.
 
         Args:
-            generated: (batch, 2, height, width, 3): x_ba, x_ab.
-            codes: (batch, 2, n): their appearance codes.
-            train_structure_encoder: the coin, bool.
+            generated: x_ba, x_ab.
+            codes: their appearance codes.
+            train_structure_encoder: the coin.
 
         Returns:
-            (batch, 2, h, w, channels) and (batch, 2, height, width, 3), both in the order a, b.
+            Structure codes and images, both in the order a, b.
         """
         images = jnp.where(train_structure_encoder, lax.stop_gradient(generated), generated)
         structure_encoder = jax.tree.map(
@@ -112,20 +132,29 @@ class Discriminator(NamedTuple):
     gan: objective.GanLoss
     penalty: float
 
-    def scores(self, params: Params, images: Array) -> list[Array]:
-        """(batch, groups, height, width, 3) to (batch, groups, h, w, 1) at each scale."""
+    def scores(
+        self, params: Params, images: Float[Array, "batch groups height width 3"]
+    ) -> list[Float[Array, "batch groups _h _w 1"]]:
+        """The maps of scores at each scale."""
         scores = apply(self.networks.discriminator, {"params": params}, flatten_groups(images))
         return [split_groups(score, images.shape[1]) for score in scores]
 
-    def loss(self, params: Params, fake: Array, real: Array) -> tuple[Array, Array]:
-        """D's loss of pairs of images (batch, 2, height, width, 3): in all, and by direction (2,).
+    def loss(
+        self,
+        params: Params,
+        fake: Float[Array, "batch 2 height width 3"],
+        real: Float[Array, "batch 2 height width 3"],
+    ) -> tuple[Float[Array, ""], objective.Term]:
+        """D's loss of pairs of images: in all, and by direction.
 
         Scale by scale: only one scale's activations are needed at a time.
         """
         total = jnp.zeros(2)
         for scale in range(self.networks.discriminator.num_scales):
 
-            def score(images: Array, scale: int = scale) -> Array:
+            def score(
+                images: Float[Array, "items height width 3"], scale: int = scale
+            ) -> Float[Array, "items h w 1"]:
                 network = self.networks.discriminator
                 return apply(network, {"params": params}, images, scale, method="at_scale")
 
@@ -141,8 +170,10 @@ class Discriminator(NamedTuple):
 
 
 def score_and_slope(
-    score: Callable[[Array], Array], images: Array, gan: objective.GanLoss
-) -> tuple[Array, Array]:
+    score: Callable[[Float[Array, "items height width 3"]], Float[Array, "items h w 1"]],
+    images: Float[Array, "items height width 3"],
+    gan: objective.GanLoss,
+) -> tuple[Float[Array, "items h w 1"], Float[Array, " items"]]:
     """D's scores at real images, and the squared norm of their gradient for each image.
 
     The norm's own gradient with respect to D's parameters is that of the derivative of the scores
@@ -150,11 +181,12 @@ def score_and_slope(
     of a second differentiation through every transposed convolution.
 
     Args:
-        score: images (batch, height, width, 3) to scores (batch, h, w, 1).
+        score: images to scores.
+        images: real ones.
         gan: "nsgan" takes the gradient of the scores' sigmoids.
 
     Returns:
-        scores, and squared norms (batch,).
+        Scores and squared norms.
     """
 
     def judge(images: Array) -> tuple[Array, Array]:
@@ -171,14 +203,11 @@ def score_and_slope(
 
 
 class RealPass(NamedTuple):
-    """What E_a says of the four real images of a pair.
+    """What E_a says of the four real images of a pair; prime, fine: logits."""
 
-    codes: (batch, 4, n); prime, fine: logits (batch, 4, identities).
-    """
-
-    codes: Array
-    prime: Array
-    fine: Array
+    codes: Float[Array, "batch 4 code"]
+    prime: Float[Array, "batch 4 identities"]
+    fine: Float[Array, "batch 4 identities"]
 
 
 class AppearanceEncoder(NamedTuple):
@@ -193,14 +222,21 @@ class AppearanceEncoder(NamedTuple):
     axis: str | None
 
     def real(
-        self, params: Params, stats: Params, images: Array, erased: Array | None, dropout: Array
+        self,
+        params: Params,
+        stats: Params,
+        images: Float[Array, "batch 4 height width 3"],
+        erased: Float[Array, "batch 4 height width 3"] | None,
+        dropout: PRNGKeyArray,
     ) -> tuple[RealPass, Params]:
-        """The real images, (batch, 4, height, width, 3), and the new running statistics.
+        """The real images, and the new running statistics.
 
         Codes come from `images`, logits from `erased` where it is given: a second pass.
         """
 
-        def run(images: Array, stats: Params) -> tuple[Any, Params]:
+        def run(
+            images: Float[Array, "batch 4 height width 3"], stats: Params
+        ) -> tuple[Any, Params]:
             output, updated = apply(
                 self.networks.appearance_encoder,
                 {"params": params, "batch_stats": stats},
@@ -220,14 +256,18 @@ class AppearanceEncoder(NamedTuple):
         outputs = (codes, prime.logits, fine.logits)
         return RealPass(*(split_groups(x, 4) for x in outputs)), lax.stop_gradient(stats)
 
-    def cut(self, codes: Array) -> Array:
+    def cut(self, codes: Float[Array, "*batch code"]) -> Float[Array, "*batch code"]:
         """Codes through which the image losses do not train E_a, as in the released program."""
         return lax.stop_gradient(codes) if self.cut_gradient else codes
 
     def generated(
-        self, params: Params, stats: Params, images: Array, running: bool
+        self,
+        params: Params,
+        stats: Params,
+        images: Float[Array, "batch 2 height width 3"],
+        running: bool,
     ) -> tuple[AppearanceFeatures, Params]:
-        """Codes and pooled features, (batch * 2, n), of x_ba and x_ab.
+        """Codes and pooled features of x_ba and x_ab, batch * 2 items.
 
         running: whether running statistics normalise them; returned are those moved by them.
         """
@@ -242,8 +282,10 @@ class AppearanceEncoder(NamedTuple):
         )
         return features, lax.stop_gradient(updated["batch_stats"])
 
-    def prime_logits(self, params: Params, stats: Params, pooled: Array) -> Array:
-        """The prime head, without dropout, of pooled features: (batch, 2, identities)."""
+    def prime_logits(
+        self, params: Params, stats: Params, pooled: Float[Array, "items channels"]
+    ) -> Float[Array, "items//2 2 identities"]:
+        """The prime head, without dropout, of pooled features."""
         prime, _ = apply(
             self.networks.appearance_encoder,
             {"params": params, "batch_stats": stats},
@@ -255,9 +297,15 @@ class AppearanceEncoder(NamedTuple):
         return split_groups(prime.logits, 2)
 
     def heads(
-        self, params: Params, stats: Params, pooled: Array, dropout: Array
-    ) -> tuple[Array, Array, Params]:
-        """Both heads in training: logits (batch, 2, identities) each; new running statistics."""
+        self,
+        params: Params,
+        stats: Params,
+        pooled: Float[Array, "items channels"],
+        dropout: PRNGKeyArray,
+    ) -> tuple[
+        Float[Array, "items//2 2 identities"], Float[Array, "items//2 2 identities"], Params
+    ]:
+        """Both heads in training: the logits of each; new running statistics."""
         (prime, fine), updated = apply(
             self.networks.appearance_encoder,
             {"params": params, "batch_stats": stats},
@@ -283,12 +331,17 @@ class TeacherPass(NamedTuple):
     train_bn: bool
     label_style: int
 
-    def labels(self, teacher: Variables, generated: Array, identities: Array) -> Array:
-        """Distributions for the prime head to learn, (batch, 2, identities), without gradient.
+    def labels(
+        self,
+        teacher: Variables,
+        generated: Float[Array, "batch 2 height width 3"],
+        identities: Int[Array, "batch 2"],
+    ) -> Float[Array, "batch 2 identities"]:
+        """Distributions for the prime head to learn, without gradient.
 
         Args:
-            generated: (batch, 2, height, width, 3); each is seen as it is and mirrored.
-            identities: (batch, 2), of the appearances.
+            generated: each is seen as it is and mirrored.
+            identities: of the appearances.
         """
         views = jnp.concatenate([generated, generated[:, :, :, ::-1]], axis=1)
         output, _ = apply(
