@@ -1,5 +1,6 @@
 """Shapes and types of signatures are checked while tests run; where the tests find real data."""
 
+import importlib.util
 import os
 import sys
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ import pytest
 
 # Modules and packages whose functions say the shapes of their arrays. The annotations of all their
 # functions are checked at each call, under a transformation when it is traced; an int is a float,
-# as PEP 484 has it. Processes that tests start do not check.
+# as PEP 484 has it. Processes that tests start do not check, nor does a machine without beartype.
 SHAPE_CHECKED = (
     "dgnet_jax.losses",
     "dgnet_jax.models",
@@ -22,7 +23,8 @@ _CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
 
 _early = [name for name in sys.modules if name.startswith(SHAPE_CHECKED)]
 assert not _early, f"imported before the check of shapes could be installed: {_early}"
-jaxtyping.install_import_hook(SHAPE_CHECKED, _CHECKER)
+if importlib.util.find_spec("beartype"):
+    jaxtyping.install_import_hook(SHAPE_CHECKED, _CHECKER)
 
 
 @pytest.fixture
