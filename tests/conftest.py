@@ -4,6 +4,7 @@ The check of shapes and types in signatures; where real data is; what is compile
 tests may be skipped.
 """
 
+import importlib.util
 import os
 import shutil
 import sys
@@ -38,7 +39,7 @@ LONGEST = (
 
 # Modules and packages whose functions say the shapes of their arrays. The annotations of all their
 # functions are checked at each call, under a transformation when it is traced; an int is a float,
-# as PEP 484 has it. Processes that tests start do not check.
+# as PEP 484 has it. Processes that tests start do not check, nor does a machine without beartype.
 SHAPE_CHECKED = (
     "dgnet_jax.losses",
     "dgnet_jax.models",
@@ -50,7 +51,8 @@ _CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
 
 _early = [name for name in sys.modules if name.startswith(SHAPE_CHECKED)]
 assert not _early, f"imported before the check of shapes could be installed: {_early}"
-jaxtyping.install_import_hook(SHAPE_CHECKED, _CHECKER)
+if importlib.util.find_spec("beartype"):
+    jaxtyping.install_import_hook(SHAPE_CHECKED, _CHECKER)
 
 
 @pytest.fixture

@@ -32,8 +32,9 @@ def test_batch_norm_keeps_the_groups_of_a_pass_apart(float64):
     params = {"scale": 1 + draw(channels, seed=1), "bias": draw(channels, seed=2)}
     stats = {"mean": draw(channels, seed=3), "var": 1 + draw(channels, seed=4) ** 2}
 
+    variables = jax.tree.map(jnp.asarray, {"params": params, "batch_stats": stats})
     y, updated = GroupedBatchNorm(use_running_average=False, groups=groups).apply(
-        {"params": params, "batch_stats": stats}, x, mutable=["batch_stats"]
+        variables, jnp.asarray(x), mutable=["batch_stats"]
     )
 
     expected, mean, variance = np.empty_like(grouped), stats["mean"], stats["var"]
@@ -53,7 +54,7 @@ def test_batch_norm_with_running_statistics_neither_mixes_images_nor_moves(float
     stats = {"mean": draw(5, seed=1), "var": np.full(5, 0.25)}
     norm = GroupedBatchNorm(use_running_average=True, groups=2)
     variables = {"params": {"scale": np.ones(5), "bias": np.zeros(5)}, "batch_stats": stats}
-    y, updated = norm.apply(variables, x, mutable=["batch_stats"])
+    y, updated = norm.apply(variables, jnp.asarray(x), mutable=["batch_stats"])
     np.testing.assert_allclose(y, (x - stats["mean"]) / np.sqrt(0.25 + 1e-5), rtol=1e-12)
     np.testing.assert_array_equal(updated["batch_stats"]["mean"], stats["mean"])
     np.testing.assert_array_equal(updated["batch_stats"]["var"], stats["var"])
@@ -168,6 +169,8 @@ class PassThrough(nn.Module):
         return images
 
 
+# The stand-in is no ResNet.
+@pytest.mark.usefixtures("unchecked")
 def test_the_appearance_code_is_laid_out_channel_major(float64):
     x = draw(2, 8, 3, 6)
     encoder = AppearanceEncoder(PassThrough(6), num_identities=5)
@@ -307,6 +310,7 @@ def test_a_conv_block_pads_by_reflection_and_a_resnet_with_zeros(float64, dilati
         layer = blocks.Conv(
             3, 3, padding=dilation, dilation=dilation, reflect=reflect, dtype=jnp.float64
         )
-        y = layer.apply({"params": {"kernel": kernel, "bias": bias}}, x)
+        params = {"kernel": jnp.asarray(kernel), "bias": jnp.asarray(bias)}
+        y = layer.apply({"params": params}, jnp.asarray(x))
         expected = convolve(np.pad(x, widths, mode=mode), kernel, dilation=dilation) + bias
         np.testing.assert_allclose(y, expected, atol=1e-11)

@@ -182,7 +182,7 @@ def test_batch_norms_are_folded(tmp_path: Path) -> None:
 def test_features_are_spatial_means_for_every_choice() -> None:
     assert DIMS == (64, 192, 768, 2048)
     params = {
-        path: np.zeros(shape, np.float32) if path[-1] == "kernel" else np.ones(shape, np.float32)
+        path: jnp.zeros(shape) if path[-1] == "kernel" else jnp.ones(shape)
         for path, shape in parameter_shapes(64).items()
     }
     nested = {path[0]: {} for path in params}
