@@ -167,7 +167,7 @@ def _compare(real: Side, generated: Side, arguments: argparse.Namespace) -> dict
     return result
 
 
-def report(result: dict[str, object], seed: int) -> str:
+def as_text(result: dict[str, object], seed: int) -> str:
     """The result in words."""
     if "fid" not in result:
         return ""
@@ -242,7 +242,7 @@ def main(argv: list[str]) -> None:
         raise SystemExit(f"error: {error}") from error
     if arguments.json:
         print(json.dumps(result))
-    elif text := report(result, arguments.seed):
+    elif text := as_text(result, arguments.seed):
         print(text)
 
 

@@ -57,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
-def report(written: Written) -> str:
+def as_text(written: Written) -> str:
     """What was written, for people."""
     lines = [f"{written.path}: {written.tensors} tensors of {', '.join(written.kinds)}"]
     if written.missing:
@@ -96,7 +96,7 @@ def main(argv: list[str]) -> None:
         else:
             if len(paths) < 2 or arguments.step is not None:
                 raise InputError("give SOURCE and OUT.safetensors; --step is for --to-released")
-            print(report(convert(paths[:-1], paths[-1], arguments.kind)))
+            print(as_text(convert(paths[:-1], paths[-1], arguments.kind)))
     except (InputError, OSError) as error:  # OSError: a full disk, no permission
         raise SystemExit(f"error: {error}") from error
 

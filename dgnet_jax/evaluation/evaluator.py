@@ -41,7 +41,7 @@ from dgnet_jax.runtime.dataset import open_data
 from dgnet_jax.runtime.devices import Placement, on_first_process, use_compilation_cache
 from dgnet_jax.runtime.workdir import CONFIG_FILE, load_config
 
-Report = dict[str, Any]
+Evaluation = dict[str, Any]
 
 FILE = "evaluation.json"
 # Readers of any data set of one's own.
@@ -109,8 +109,8 @@ def evaluate_fully(
     output: str | Path | None = None,
     queries: Sequence[str] = (),
     config_name: str = "",
-) -> Report:
-    """Measures a checkpoint in all ways, writes the report and draws ranked lists and CMC curves.
+) -> Evaluation:
+    """Measures a checkpoint in all ways, writes the results and draws ranked lists and CMC curves.
 
     Generated images are measured (`image_metrics.measure_images`) unless
     `config.evaluation.generated_images` is off; of the re-ID baseline (`config.baseline`) only the
@@ -126,10 +126,10 @@ def evaluate_fully(
             data set is another one than the training's; or `evaluation_of_FILE.json` of released
             weights. Pictures go to a folder of that name beside it.
         queries: file names of the queries to draw; a seeded choice by default.
-        config_name: for the report, such as the file of the configuration.
+        config_name: for the file, such as the file of the configuration.
 
     Returns:
-        What is in the file; `report.evaluation_table` shows it.
+        What is in the file; `tables.evaluation_table` shows it.
 
     Raises:
         InputError: the run, the data set, a query's name or the output is wrong.
@@ -162,7 +162,7 @@ def evaluate_fully(
     pictures = on_first_process(
         lambda: _draw(config, model, data, rows, (query, gallery), chosen, folder)
     )
-    report = {
+    evaluation = {
         "trained_on": trained_on,
         "evaluated_on": _data_name(config),
         "data_root": config.data.root,
@@ -184,17 +184,17 @@ def evaluate_fully(
         "versions": provenance.versions(),
         "configuration": config.to_dict(),
     }
-    on_first_process(partial(write_report, report, file))
-    return report
+    on_first_process(partial(write_evaluation, evaluation, file))
+    return evaluation
 
 
-def write_report(report: Report, file: str | Path) -> None:
-    """Writes a report as JSON, whole or not at all; folders are made."""
+def write_evaluation(evaluation: Evaluation, file: str | Path) -> None:
+    """Writes the results as JSON, whole or not at all; folders are made."""
     file = Path(file)
     file.parent.mkdir(parents=True, exist_ok=True)
     with replacing(file) as temporary:
         # JSON has no NaN: what could not be measured is null.
-        strict = json.loads(json.dumps(report), parse_constant=lambda _: None)
+        strict = json.loads(json.dumps(evaluation), parse_constant=lambda _: None)
         temporary.write_text(json.dumps(strict, indent=2) + "\n", encoding="utf-8")
     logging.info("wrote %s", file)
 
@@ -228,7 +228,7 @@ def _data_name(config: ml_collections.ConfigDict) -> str:
 
 
 def _default_file(workdir: Path, config: ml_collections.ConfigDict, trained_on: str) -> Path:
-    """Another data set's report does not replace that of the run's own."""
+    """Another data set's results do not replace those of the run's own."""
     if config.get("released", ""):
         return workdir / f"evaluation_of_{Path(config.released).stem}.json"
     name = _data_name(config)

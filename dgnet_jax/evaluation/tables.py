@@ -36,19 +36,19 @@ def table(metrics: Mapping[str, float], config: ml_collections.ConfigDict) -> st
     return f"{body}\n{_counts(metrics)}. {_NOTE}"
 
 
-def evaluation_table(report: Mapping[str, Any]) -> str:
-    """All rows of `evaluator.evaluate_fully`'s report, and what they were measured on."""
-    body = _ranking_table("ranking", {row["name"]: row["metrics"] for row in report["ranking"]})
+def evaluation_table(evaluation: Mapping[str, Any]) -> str:
+    """All rows of `evaluator.evaluate_fully`'s results, and what they were measured on."""
+    body = _ranking_table("ranking", {row["name"]: row["metrics"] for row in evaluation["ranking"]})
     lines = [
         body,
-        f"{_counts(report['counts'])}. {_NOTE}",
-        f"Trained on {report['trained_on']} ({report['identities']} identities, step "
-        f"{report['step']}, {report['reconstruction_loss'] or 'baseline'}), evaluated on "
-        f"{report['evaluated_on']} ({report['data_root']}).",
+        f"{_counts(evaluation['counts'])}. {_NOTE}",
+        f"Trained on {evaluation['trained_on']} ({evaluation['identities']} identities, step "
+        f"{evaluation['step']}, {evaluation['reconstruction_loss'] or 'baseline'}), evaluated on "
+        f"{evaluation['evaluated_on']} ({evaluation['data_root']}).",
     ]
-    if "multi_query_images" not in report["counts"]:
+    if "multi_query_images" not in evaluation["counts"]:
         lines.append("No multi-query row: the data set comes without images for it (gt_bbox).")
-    return "\n".join(lines + _images_table(report["generated_images"]))
+    return "\n".join(lines + _images_table(evaluation["generated_images"]))
 
 
 def _images_table(images: Mapping[str, Any]) -> list[str]:
