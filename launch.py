@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator
 
 import jax
-from absl import app, logging
+from absl import app, flags, logging
 from ml_collections import ConfigDict
 
 from dgnet_jax import command_line
@@ -24,6 +24,8 @@ from dgnet_jax.errors import DivergedError, InputError
 from dgnet_jax.runtime.devices import join_processes
 
 command_line.define_flags()
+# --help lists the flags of this module alone.
+flags.adopt_module_key_flags(command_line)
 
 
 def main(argv: list[str]) -> None:

@@ -1,16 +1,20 @@
-"""The flags of evaluation, as they are typed."""
+"""The flags, as they are typed."""
 
 import argparse
+import dataclasses
 import json
 import re
 
 import pytest
+from absl import flags
 from processes import Launcher
 from test_evaluator import STEP, TRAINED_WITH, people, run, strangers  # noqa: F401
 
+import launch
 from configs import trained
 from dgnet_jax.command_line import StepParser, add_trained_config, parse_step
 from dgnet_jax.data.readers.datasets import load_dataset
+from dgnet_jax.generate import GenerateOptions
 
 
 @pytest.mark.parametrize(
@@ -133,3 +137,17 @@ def test_an_error_in_ones_own_configuration_is_told_with_its_line(launcher, tmp_
     assert re.search(r"error: --config: .*mine\.py, line 6: .*nme", said), said
     assert "Traceback" not in said
     assert not (tmp_path / "run").exists()
+
+
+def test_help_lists_the_flags_of_all_modes() -> None:
+    """absl's --help shows what is key to the program that runs, as --helpfull does not."""
+    listed = {flag.name for flag in flags.FLAGS.get_key_flags_for_module(launch)}
+    assert {"config", "workdir", "mode", "step", "task", "appearance", "losses", "shard"} <= listed
+
+
+def test_options_of_generation_have_the_defaults_of_their_flags() -> None:
+    """They are stated twice: for the command line and for Python."""
+    assert launch.MODES  # imported, so that the flags are defined
+    for field in dataclasses.fields(GenerateOptions):
+        default = flags.FLAGS[field.name].default
+        assert (tuple(default) if isinstance(default, list) else default) == field.default

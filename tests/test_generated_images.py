@@ -10,7 +10,7 @@ from drawn_market import smooth_image
 from PIL import Image
 
 from dgnet_jax.errors import InputError
-from dgnet_jax.evaluation import generated_images as protocol
+from dgnet_jax.evaluation import generated_images
 from dgnet_jax.evaluation.fid import FeatureStatistics
 from dgnet_jax.evaluation.generated_images import RealImages, evaluate_generated, resize_bicubic
 from dgnet_jax.evaluation.kid import kid
@@ -53,7 +53,7 @@ def swapped(images: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 def test_numbers_are_those_of_the_parts(
     train: np.ndarray, gallery: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(protocol, "CHUNK", 7)
+    monkeypatch.setattr(generated_images, "CHUNK", 7)
     inception, teacher = Network(), Network()
     real = RealImages(train, LABELS, gallery, inception=inception, teacher=teacher, seed=1)
     results = evaluate_generated(swapped, real, pairs=20)

@@ -148,7 +148,7 @@ def evaluate_generated(
     Args:
         generate: called with `real.images`; yields one picture for every one of them, with its
             appearance, in any order and in batches of any size, such as
-            `partial(generate.protocol.swapped_training_images, model, seed=seed)`.
+            `partial(fid_protocol.swapped_training_images, model, seed=seed)`.
         real: the real images and the networks.
         pairs: same-identity pairs of SSIM diversity, at most as many as there are images.
         keep: a folder for the pictures, png/INDEX.png and jpeg/INDEX.jpg; None writes nothing.

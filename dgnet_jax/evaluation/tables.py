@@ -52,7 +52,7 @@ def evaluation_table(evaluation: Mapping[str, Any]) -> str:
 
 
 def _images_table(images: Mapping[str, Any]) -> list[str]:
-    """Lines of the measures of generated images (`evaluation.protocol.evaluate_generated`)."""
+    """Lines of the measures of generated images (`generated_images.evaluate_generated`)."""
     if not images:
         return []
     fid = f"FID ({images['dims']}-d)" if "dims" in images else "FID"
