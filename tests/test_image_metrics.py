@@ -13,6 +13,9 @@ from dgnet_jax.evaluation import image_metrics
 from dgnet_jax.evaluation.fid_protocol import structure_permutation
 from dgnet_jax.evaluation.image_metrics import measure_images
 
+# What stands in for the networks is of other classes.
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 
 class Model:
     """Paints the mean of both images."""

@@ -18,6 +18,10 @@ from dgnet_jax.evaluation.kid import kid
 LABELS = np.repeat(np.arange(10), 3)
 
 
+# What stands in for the networks is of other classes.
+pytestmark = pytest.mark.usefixtures("unchecked")
+
+
 class Network:
     """Mean colours of a 2 x 1 grid as 6 features; counts the images that it sees."""
 
