@@ -21,10 +21,6 @@ LABELS = np.repeat(np.arange(10), 3)
 pytestmark = pytest.mark.usefixtures("unchecked")
 
 
-# What stands in for the networks is of other classes.
-pytestmark = pytest.mark.usefixtures("unchecked")
-
-
 class Network:
     """Mean colours of a 2 x 1 grid as 6 features; counts the images that it sees."""
 
