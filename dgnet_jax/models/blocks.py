@@ -1,7 +1,7 @@
 """Layers that the paper's networks share: convolution, padding, norms, residual blocks, MLP.
 
-`dtype` is the type of convolutions and
-matmuls; statistics of norms are computed in at least float32.
+`dtype` is the type of convolutions and matmuls; statistics of norms are computed in at least
+float32.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,6 +1,7 @@
 """The two re-ID networks: the appearance encoder E_a and the teacher.
 
-docs/method.md, sections 2.3 and 2.6.
+docs/method.md, sections 2.3 and 2.6. Items are batch * groups, the group index running fastest
+(`resnet.GroupedBatchNorm`).
 """
 
 from functools import partial
@@ -80,7 +81,7 @@ class ReidHead(nn.Module):
         use_running_average: bool = True,
         drop: Share | None = None,
     ) -> HeadOutput:
-        """Embedding and logits of pooled features, the group running fastest in their order.
+        """Embedding and logits of pooled features.
 
         `drop` turns dropout on (it needs the rng "dropout"): the share of the batch in `pooled`.
         """

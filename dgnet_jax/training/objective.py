@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 
 from dgnet_jax.errors import InputError
 
+# The formulas are the same for both.
 Array = jax.Array | np.ndarray
 Term = Float[jax.Array, "2"]
 GanLoss = Literal["lsgan", "nsgan"]
