@@ -96,7 +96,7 @@ def _to_numpy(tensor: Any, torch: ModuleType, name: str) -> np.ndarray:
         if tensor.is_floating_point():
             tensor = tensor.to(torch.float32)
         return tensor.detach().numpy()
-    except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
+    except (RuntimeError, TypeError, ValueError) as error:  # torch's kinds for such a tensor
         raise InputError(f"{name}: not an ordinary tensor ({_reason(error)})") from error
 
 
