@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny import tiny_config, tiny_state
 
 from configs import base
 from dgnet_jax.convert import is_unused, locate, lookup, to_flax_layout
@@ -16,6 +17,7 @@ from dgnet_jax.models import blocks, build_networks
 from dgnet_jax.models.discriminator import PatchDiscriminator
 from dgnet_jax.models.initialization import init_parameters
 from dgnet_jax.models.reid import ReidHead
+from dgnet_jax.training.state import make_optimizers
 
 TORCH_SHAPES = json.loads((Path(__file__).parent / "data" / "state_dict_shapes.json").read_text())
 # docs/method.md, section 2.8: values in a released checkpoint, buffers included.
@@ -94,6 +96,38 @@ def test_every_tensor_of_torchvisions_resnet_has_one_place_in_a_backbone(variabl
 def test_a_key_of_no_known_layer_is_located_nowhere_and_not_called_unused():
     assert locate("gen", "dec.model.99.conv.weight") is None
     assert not is_unused("dec.model.99.conv.weight")
+
+
+def outputs(networks, state, images):
+    """Outputs of every network for `images`, each layer run as it stands, without jit."""
+    appearance = {"params": state.appearance, "batch_stats": state.appearance_stats}
+    structure = networks.structure_encoder.apply(
+        {"params": state.generator["structure_encoder"]}, images
+    )
+    encoder = networks.appearance_encoder
+    # The statistics change, so the mean that is subtracted first is a weight too.
+    features, stats = encoder.apply(
+        appearance, images, use_running_average=False, mutable=["batch_stats"]
+    )
+    return {
+        "trained": (features, stats),
+        "structure": structure,
+        "appearance": encoder.apply(appearance, images),
+        "decoder": networks.decoder.apply(
+            {"params": state.generator["decoder"]}, structure, features[0].code
+        ),
+        "discriminator": networks.discriminator.apply({"params": state.discriminator}, images),
+    }
+
+
+def test_weights_may_be_numpy_arrays_as_a_converted_file_gives_them():
+    config = tiny_config({"appearance.dropout_prime": 0.0, "appearance.dropout_fine": 0.0})
+    networks = build_networks(config, IDENTITIES)
+    state = tiny_state(networks, make_optimizers(config), 0)
+    images = jax.random.uniform(jax.random.key(0), (2, 32, 16, 3), minval=-1, maxval=1)
+    expected = outputs(networks, state, images)
+    found = outputs(networks, jax.tree.map(np.asarray, state), images)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
 def output_shapes(networks, variables, height, width):

@@ -423,12 +423,13 @@ class Conv(nn.Module):
         self, x: Float[Array, "batch h w c"]
     ) -> Float[Array, "batch out_h out_w {self.features}"]:
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
-        kernel = self.param("kernel", self.kernel_init, shape).astype(self.dtype)
+        kernel = jnp.asarray(self.param("kernel", self.kernel_init, shape), self.dtype)
         padding = (self.padding, self.padding)
         geometry = Geometry(self.stride, self.dilation, padding, self.reflect, self.upsample)
         y = convolve(x.astype(self.dtype), kernel, geometry, self.forward_mode)
         if self.use_bias:
-            y = y + self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+            bias = self.param("bias", nn.initializers.zeros, (self.features,))
+            y = y + jnp.asarray(bias, self.dtype)
         return y
 
 

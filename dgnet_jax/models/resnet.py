@@ -52,7 +52,7 @@ class GroupedBatchNorm(nn.Module):
             raise ValueError(
                 f"batch norm {self.name} has {count} value a channel; a batch needs 2 or more"
             )
-        mean, variance = moments(grouped, axes, mean_average.value.astype(grouped.dtype))
+        mean, variance = moments(grouped, axes, jnp.asarray(mean_average.value, grouped.dtype))
         if not self.is_initializing() and self.is_mutable_collection("batch_stats"):
             unbiased = variance * (count / (count - 1))
             for average, values in ((mean_average, mean), (variance_average, unbiased)):
