@@ -32,8 +32,13 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
     command = command_line.given_command()
-    if command.distributed or command.coordinator:
-        join_processes(command.coordinator, command.processes, command.process, command.timeout)
+    if command.distributed or command.coordinator_address:
+        join_processes(
+            command.coordinator_address,
+            command.num_processes,
+            command.process_id,
+            command.initialization_timeout,
+        )
     first = jax.process_index() == 0
     if first:
         logging.info("devices: %s", ", ".join(str(device) for device in jax.devices()))

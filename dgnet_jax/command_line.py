@@ -6,7 +6,7 @@ Nothing here imports what may touch a device: processes have to be joined first.
 import argparse
 import sys
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,19 +55,11 @@ class StepParser(flags.ArgumentParser["Step"]):
 
 @dataclass(frozen=True)
 class Command:
-    """What a command line of `launch.py` asks for.
+    """What a command line of `launch.py` asks for: the flags of `define_flags`, by their names.
 
     Attributes:
-        mode: "train", "evaluate", "generate" or "ablate".
-        config: None where none is given.
-        config_file: its file with its variant, as given.
-        workdir: of the run or study.
-        step, output, queries: of evaluate, the first two of generate.
-        task, options: of generate.
-        losses, seeds, shard: of ablate, as given.
-        distributed: whether this is one of several processes.
-        coordinator, processes, process, timeout: of `runtime.devices.join_processes`.
-        require_accelerator: whether to end where there is neither a GPU nor a TPU.
+        config_file: the file and variant of --config, as given; config is None where none is.
+        options: the flags of --mode=generate that say what to make.
     """
 
     mode: str
@@ -83,10 +75,10 @@ class Command:
     seeds: list[str]
     shard: str | None
     distributed: bool
-    coordinator: str | None
-    processes: int | None
-    process: int | None
-    timeout: int
+    coordinator_address: str | None
+    num_processes: int | None
+    process_id: int | None
+    initialization_timeout: int
     require_accelerator: bool
 
 
@@ -194,27 +186,11 @@ def given_command() -> Command:
     """The values of the parsed flags."""
     values: dict[str, Any] = flags.FLAGS.flag_values_dict()
     given = flags.FLAGS["config"]
-    options = {field: values[field] for field in GenerateOptions.__dataclass_fields__}
-    return Command(
-        mode=values["mode"],
-        config=values["config"],
-        config_file=config_flags.get_config_filename(given) if given.present else "",
-        workdir=values["workdir"],
-        step=values["step"],
-        output=values["output"],
-        queries=values["queries"],
-        task=values["task"],
-        options=GenerateOptions(**options),
-        losses=values["losses"],
-        seeds=values["seeds"],
-        shard=values["shard"],
-        distributed=values["distributed"],
-        coordinator=values["coordinator_address"],
-        processes=values["num_processes"],
-        process=values["process_id"],
-        timeout=values["initialization_timeout"],
-        require_accelerator=values["require_accelerator"],
+    values["config_file"] = config_flags.get_config_filename(given) if given.present else ""
+    values["options"] = GenerateOptions(
+        **{field.name: values[field.name] for field in fields(GenerateOptions)}
     )
+    return Command(**{field.name: values[field.name] for field in fields(Command)})
 
 
 def parse_flags(argv: list[str]) -> list[str]:

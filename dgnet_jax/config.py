@@ -155,7 +155,7 @@ def default_config() -> ml_collections.ConfigDict:
     teacher.backbone_factor = 0.1
     teacher.momentum = 0.9
     teacher.weight_decay = 5e-4
-    # Steps of linear warm-up from 0.
+    # Steps in which the rate rises linearly, from a warmup_steps-th of it.
     teacher.warmup_steps = 0
     teacher.milestones = (16_170,)
     teacher.decay = 0.1

@@ -10,11 +10,11 @@ class InputError(ValueError):
 
 
 class DivergedError(FloatingPointError):
-    """A loss became NaN or infinite.
+    """A loss or a parameter became NaN or infinite.
 
     Attributes:
-        step: the training step whose loss it is.
-        loss_name: the first loss that is not finite.
+        step: the training step where it was found.
+        loss_name: the first loss that is not finite, or "parameters".
         checkpoint: the step of the last good checkpoint, or None.
     """
 

@@ -20,9 +20,9 @@ import numpy as np
 
 from dgnet_jax.convert import load_released, load_teacher_weights
 from dgnet_jax.errors import InputError
-from dgnet_jax.models import Networks, build_networks, build_teacher
+from dgnet_jax.models import Networks, Variables, build_networks, build_teacher
 from dgnet_jax.models.embedding import Embeddings
-from dgnet_jax.models.forward import Forward, TeacherForward, Variables
+from dgnet_jax.models.forward import Forward, TeacherForward
 from dgnet_jax.models.initialization import init_parameters
 from dgnet_jax.models.reid import Teacher
 from dgnet_jax.runtime.checkpoints import Checkpoints, Step

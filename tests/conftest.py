@@ -42,9 +42,11 @@ LONGEST = (
 # as PEP 484 has it. Processes that tests start do not check, nor does a machine without beartype.
 SHAPE_CHECKED = (
     "dgnet_jax.losses",
+    "dgnet_jax.data.augment",
     "dgnet_jax.models",
     "dgnet_jax.training.objective",
     "dgnet_jax.training.passes",
+    "dgnet_jax.training.train_step",
     "dgnet_jax.evaluation",
 )
 _CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"

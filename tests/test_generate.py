@@ -17,8 +17,8 @@ from dgnet_jax.data.readers.datasets import load_dataset
 from dgnet_jax.data.readers.market1501 import read_market1501
 from dgnet_jax.errors import InputError
 from dgnet_jax.evaluation.fid_protocol import structure_permutation, swapped_training_images
+from dgnet_jax.figures import save_animation
 from dgnet_jax.generate import GenerateOptions, dataset, set_folder, tasks
-from dgnet_jax.generate.animation import save_animation
 from dgnet_jax.generate.dataset import DatasetSettings, generate_dataset, paint_rows
 from dgnet_jax.generate.interpolate import interpolate_appearance, interpolate_structure
 from dgnet_jax.generate.plan import plan_test_set, plan_training_set

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dgnet_jax.data.readers.datasets import ReidDataset, load_dataset
+from dgnet_jax.data.readers.datasets import load_dataset
 from dgnet_jax.data.readers.market1501 import MARKET1501, read_market1501
+from dgnet_jax.data.splits import ReidDataset
 from dgnet_jax.errors import InputError
 from tests.drawn_market import FOLDER_NAME, GALLERY, QUERY, TRAIN, draw_market, zip_folder
 

@@ -10,11 +10,11 @@ from absl import logging
 from dgnet_jax.config import default_config
 from dgnet_jax.data.pipeline import ReidData
 from dgnet_jax.inference import load_teacher
+from dgnet_jax.models import Variables
 from dgnet_jax.runtime import workdir as work_directory
 from dgnet_jax.runtime.checkpoints import Checkpoints
 from dgnet_jax.runtime.devices import Placement, from_first_process, on_first_process
 from dgnet_jax.runtime.workdir import TEACHER_STAGE, InUseError, stage_directory
-from dgnet_jax.training.state import Params
 from dgnet_jax.training.teacher import train_teacher
 
 _SECONDS_BETWEEN_LOOKS = 5.0
@@ -26,7 +26,7 @@ def study_teacher(
     folder: Path,
     placement: Placement,
     may_differ: tuple[str, ...],
-) -> Params:
+) -> Variables:
     """The teacher's variables, trained in `folder` unless that is done.
 
     While another process of the study trains it, this one waits; if that one ends early, this one

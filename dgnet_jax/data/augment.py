@@ -10,6 +10,7 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Float32, PRNGKeyArray, UInt8
 
 from dgnet_jax.data.randomness import WHOLE, Share
 
@@ -20,8 +21,8 @@ ArrayT = TypeVar("ArrayT", jax.Array, np.ndarray)
 
 
 def augment(
-    key: jax.Array,
-    images: jax.Array,
+    key: PRNGKeyArray,
+    images: UInt8[Array, "*batch rows columns 3"],
     *,
     height: int,
     width: int,
@@ -29,7 +30,7 @@ def augment(
     mirror_probability: float,
     crop: bool = True,
     share: Share = WHOLE,
-) -> jax.Array:
+) -> Float32[Array, "*batch {height} {width} 3"]:
     """Mirror, bicubic resize, edge padding, crop, normalisation (docs/method.md, section 6.3).
 
     Args:
@@ -58,7 +59,9 @@ def augment(
     return normalise(images)
 
 
-def preprocess(images: jax.Array, height: int, width: int) -> jax.Array:
+def preprocess(
+    images: UInt8[Array, "*batch rows columns 3"], height: int, width: int
+) -> Float32[Array, "*batch {height} {width} 3"]:
     """Bicubic resize and normalisation, for evaluation.
 
     Args:
@@ -71,7 +74,9 @@ def preprocess(images: jax.Array, height: int, width: int) -> jax.Array:
     return normalise(resize(images, height, width))
 
 
-def resize(images: jax.Array, height: int, width: int) -> jax.Array:
+def resize(
+    images: UInt8[Array, "*batch rows columns 3"], height: int, width: int
+) -> UInt8[Array, "*batch {height} {width} 3"]:
     """Bicubic resize as Pillow does it: (..., rows, columns, 3) to (..., height, width, 3) uint8.
 
     Pillow resizes the columns, rounds to uint8, resizes the rows and rounds again; so does this.
@@ -89,7 +94,7 @@ def resize(images: jax.Array, height: int, width: int) -> jax.Array:
     return images
 
 
-def normalise(images: jax.Array) -> jax.Array:
+def normalise(images: UInt8[Array, "*shape 3"]) -> Float32[Array, "*shape 3"]:
     """uint8 RGB to float32 with the ImageNet mean and standard deviation."""
     mean = jnp.array(IMAGENET_MEAN, jnp.float32)
     std = jnp.array(IMAGENET_STD, jnp.float32)
@@ -106,15 +111,15 @@ def to_uint8(images: ArrayT) -> ArrayT:
 
 
 def random_erasing(
-    key: jax.Array,
-    images: jax.Array,
+    key: PRNGKeyArray,
+    images: Float[Array, "*batch height width 3"],
     *,
     probability: float = 0.5,
     area: tuple[float, float] = (0.02, 0.4),
     aspect: float = 0.3,
     attempts: int = 100,
     share: Share = WHOLE,
-) -> jax.Array:
+) -> Float[Array, "*batch height width 3"]:
     """Random erasing (Zhong et al., AAAI 2020) with 0, the mean colour of a normalised image.
 
     A try draws the erased share of the image uniformly in `area` and height / width uniformly in

@@ -9,9 +9,8 @@ from typing import Any, Self
 import numpy as np
 
 from dgnet_jax.data.cache import ImageCache, decode
-from dgnet_jax.data.readers.datasets import ReidDataset
 from dgnet_jax.data.sampling import ClassificationIndices, PairIndices
-from dgnet_jax.data.splits import Split
+from dgnet_jax.data.splits import ReidDataset, Split
 
 
 @dataclass(frozen=True, eq=False)

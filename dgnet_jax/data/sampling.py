@@ -3,6 +3,7 @@
 The data state of a checkpoint is the step alone. Position p = step * batch_size + i of the
 endless stream of a direction is item p mod n of the permutation of epoch p div n, so that batches
 run across the ends of epochs and every image comes once per epoch and direction.
+`choose_images` says which images figures show.
 """
 
 from dataclasses import dataclass, fields
@@ -13,6 +14,8 @@ import numpy as np
 
 # First words of the spawn keys, so that no two uses share random numbers.
 _ORDER, _POSITIVE = 0, 1
+# Second word of the seed sequence of `choose_images`, independent of other draws.
+_CHOICE = 1501
 _DIRECTION_A, _DIRECTION_B, _CLASSIFICATION = 0, 1, 2
 
 
@@ -128,10 +131,6 @@ def _permutation(count: int, seed: int, direction: int, epoch: int) -> np.ndarra
     order = _rng(seed, _ORDER, direction, epoch).permutation(count)
     order.flags.writeable = False
     return order
-
-
-# Second word of the seed sequence of the choice, so that it is independent of other draws.
-_CHOICE = 1501
 
 
 def choose_images(count: int, rows: int, seed: int) -> np.ndarray:

@@ -32,8 +32,8 @@ from dgnet_jax.evaluation.retrieval import embed_split, evaluate_retrieval
 from dgnet_jax.evaluation.variants import Embedded, Metrics, Ranked, main_variant, rank, variants
 from dgnet_jax.figures import save_png
 from dgnet_jax.inference import Baseline, DGNet, load_baseline, load_model
-from dgnet_jax.models import Networks
-from dgnet_jax.models.forward import Forward, Variables
+from dgnet_jax.models import Networks, Variables
+from dgnet_jax.models.forward import Forward
 from dgnet_jax.runtime import provenance
 from dgnet_jax.runtime.atomic import replacing
 from dgnet_jax.runtime.checkpoints import Step

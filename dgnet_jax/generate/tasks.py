@@ -16,9 +16,8 @@ from dgnet_jax.data.images import Photographs, read_photographs
 from dgnet_jax.data.sampling import choose_images
 from dgnet_jax.errors import InputError
 from dgnet_jax.evaluation.fid_protocol import resize_bicubic
-from dgnet_jax.figures import image_grid, save_png, swap_matrix
+from dgnet_jax.figures import image_grid, save_animation, save_png, swap_matrix
 from dgnet_jax.generate import GenerateOptions
-from dgnet_jax.generate.animation import save_animation
 from dgnet_jax.generate.dataset import DatasetSettings, generate_dataset
 from dgnet_jax.generate.interpolate import interpolate_appearance, interpolate_structure
 from dgnet_jax.generate.swap import swap_batches, swap_grid

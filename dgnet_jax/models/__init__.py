@@ -16,11 +16,15 @@ from dgnet_jax.models.reid import AppearanceEncoder, Teacher
 from dgnet_jax.models.resnet import ResNet
 from dgnet_jax.models.structure_encoder import StructureEncoder
 
+# The parameters of a network; all its variables, {"params", "batch_stats"}.
+Params = dict[str, Any]
+Variables = dict[str, Params]
+
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float64": jnp.float64}
 
 
 class Networks(NamedTuple):
-    """The modules of DG-Net; their parameters live in `state.TrainState`."""
+    """The modules of DG-Net; their parameters live in `training.state.TrainState`."""
 
     structure_encoder: StructureEncoder
     decoder: Decoder

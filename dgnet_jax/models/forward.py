@@ -4,18 +4,16 @@ Everything runs on running statistics, so that an image's result does not depend
 the caller; `inference` runs them over any number of images.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
 from dgnet_jax.data.augment import preprocess, to_uint8
-from dgnet_jax.models import Networks, apply
+from dgnet_jax.models import Networks, Variables, apply
 from dgnet_jax.models.embedding import Embeddings, embed_two_views
 from dgnet_jax.models.reid import Teacher
-
-Variables = dict[str, Any]
 
 
 class Forward(NamedTuple):
@@ -133,7 +131,7 @@ class TeacherForward(NamedTuple):
     ) -> Float[Array, "n identities"]:
         """The mean of its softmaxes on an image and its mirror, in float32 or wider.
 
-        The labels of style 0 of `objective.teacher_labels`, with running statistics.
+        The labels of style 0 of `training.objective.teacher_labels`, with running statistics.
         """
         images = preprocess(images, self.height, self.width)
         views = (images, images[:, :, ::-1])

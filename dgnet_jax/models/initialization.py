@@ -1,19 +1,15 @@
 """Initial parameters of the networks, as published."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
-from dgnet_jax.models import Networks
-
-Params = dict[str, Any]
+from dgnet_jax.models import Networks, Params, Variables
 
 
 def init_parameters(
     networks: Networks, height: int, width: int, key: PRNGKeyArray
-) -> tuple[Params, dict[str, Params], Params]:
+) -> tuple[Params, Variables, Params]:
     """Initial generator parameters, E_a's variables and D's parameters, as published.
 
     The key is split by network, so that one network's shape does not move another's draw.

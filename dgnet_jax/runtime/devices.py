@@ -1,7 +1,7 @@
-"""Data parallelism: where the state and the batch live, and how a step is compiled for that.
+"""Devices and processes: data parallelism, work of the first process, the compilation cache.
 
-`jit` over a mesh of all devices, the state replicated and the batch sharded on its first axis; or
-`pmap` over the same devices. BUILD.md says how they differ.
+A step is compiled by `jit` over a mesh of all devices, the state replicated and the batch sharded
+on its first axis; or by `pmap` over the same devices. BUILD.md says how they differ.
 """
 
 import os
@@ -25,6 +25,8 @@ T = TypeVar("T")
 AXIS = "data"
 # Fewer images a device train badly under pmap (BUILD.md).
 _FEW_IMAGES = 4
+# Programs that compile faster are not kept in the compilation cache.
+_CACHED_FROM_SECONDS = 1.0
 Step = Callable[..., Any]
 # A device's part of an array, as jax describes it.
 Index = tuple[slice, ...] | None
@@ -414,20 +416,18 @@ def _gathered(array: jax.Array) -> np.ndarray:
     return np.asarray(array)
 
 
-MIN_COMPILE_SECONDS = 1.0
-
-
-def _folder() -> str | None:
+def _cache_folder() -> str | None:
     return getattr(jax.config, "jax_compilation_cache_dir", None)
 
 
 def use_compilation_cache() -> None:
     """Turns the cache on, in JAX_COMPILATION_CACHE_DIR or ~/.cache/dgnet_jax/xla.
 
+    XDG_CACHE_HOME takes the place of ~/.cache.
     An empty JAX_COMPILATION_CACHE_DIR turns it off. A folder set through `jax.config` stays.
     """
-    if "JAX_COMPILATION_CACHE_DIR" in os.environ or _folder():
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ or _cache_folder():
         return
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     jax.config.update("jax_compilation_cache_dir", str(base / "dgnet_jax" / "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", MIN_COMPILE_SECONDS)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", _CACHED_FROM_SECONDS)

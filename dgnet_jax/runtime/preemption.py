@@ -18,10 +18,17 @@ class Stopped(BaseException):
     """The run was asked to stop and has saved its state.
 
     As KeyboardInterrupt it is no `Exception`: what recovers from errors must not take it for one.
+
+    Attributes:
+        signal_name: such as "SIGTERM".
+        stage, step: what ran, and its finished steps; "" and 0 between two stages.
     """
 
-    def __init__(self, signal_name: str, stage: str, step: int) -> None:
-        super().__init__(f"{signal_name}: stopped and saved at step {step} of the {stage} stage")
+    def __init__(self, signal_name: str, stage: str = "", step: int = 0) -> None:
+        saved = "; all that was trained is saved"
+        if stage:
+            saved = f" and saved at step {step} of the {stage} stage"
+        super().__init__(f"{signal_name}: stopped{saved}")
         self.signal_name, self.stage, self.step = signal_name, stage, step
 
 
@@ -143,19 +150,11 @@ class GracefulStop:
             self._received = received
 
 
-class StoppedBetween(Stopped):
-    """The study was asked to stop between two stages; all that is trained is saved."""
-
-    def __init__(self, signal_name: str) -> None:
-        BaseException.__init__(self, f"{signal_name}: stopped; all that was trained is saved")
-        self.signal_name, self.stage, self.step = signal_name, "study", 0
-
-
 @contextlib.contextmanager
 def stopping_at_once() -> Iterator[None]:
-    """Turns SIGTERM and Ctrl-C into `StoppedBetween`.
+    """Turns SIGTERM and Ctrl-C into `Stopped`, where all that was trained is saved.
 
-    While a stage trains, `preemption.GracefulStop` takes their place and saves first. A run of
+    While a stage trains, `GracefulStop` takes their place and saves first. A run of
     several processes is left to it alone; so is a thread, where Python allows no handlers.
     """
     if jax.process_count() > 1 or threading.current_thread() is not threading.main_thread():
@@ -163,7 +162,7 @@ def stopping_at_once() -> Iterator[None]:
         return
 
     def stop(number: int, frame: FrameType | None) -> NoReturn:
-        raise StoppedBetween(signal.Signals(number).name)
+        raise Stopped(signal.Signals(number).name)
 
     previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

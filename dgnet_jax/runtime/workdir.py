@@ -46,7 +46,7 @@ def prepare(
         workdir: the folder; created with its parents.
         config: the effective configuration, saved as `config.json`.
         may_differ: fields that may change when a run is resumed, as dotted names (`total_steps`) or
-            prefixes of them (`evaluation` covers `evaluation.every`). The new values are saved.
+            prefixes of them (`evaluation` covers `evaluation.alpha`). The new values are saved.
         defaults: what a field means for a run that is older than the field.
 
     Returns:

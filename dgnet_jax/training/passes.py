@@ -14,10 +14,9 @@ from jax import lax
 from jaxtyping import Bool, Float, Int, PRNGKeyArray, Shaped
 
 from dgnet_jax.data.randomness import share_of
-from dgnet_jax.models import Networks, apply
+from dgnet_jax.models import Networks, Params, Variables, apply
 from dgnet_jax.models.reid import AppearanceFeatures
 from dgnet_jax.training import objective
-from dgnet_jax.training.state import Params, Variables
 
 Array = jax.Array
 

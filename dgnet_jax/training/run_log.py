@@ -92,7 +92,7 @@ class RunLog:
         Args:
             step: the number of finished steps.
             losses: by name; also other numbers of the step, such as learning rates.
-            inactive: losses that do not act yet and until when, as {"teacher": "until step 30001"}.
+            inactive: losses that do not act yet and until when, as {"teacher": "until step 30003"}.
                 They are left out of the numbers.
             images_per_second: the throughput.
             data_share: the share of the step, 0 to 1, spent on waiting for data.

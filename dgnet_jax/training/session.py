@@ -12,11 +12,11 @@ from dgnet_jax.data.augment import augment, random_erasing
 from dgnet_jax.data.pipeline import ReidData
 from dgnet_jax.data.randomness import share_of
 from dgnet_jax.evaluation.evaluator import Evaluator
-from dgnet_jax.models import Networks, build_networks
+from dgnet_jax.models import Networks, Variables, build_networks
 from dgnet_jax.runtime import workdir as work_directory
 from dgnet_jax.runtime.dataset import open_data
 from dgnet_jax.runtime.devices import place
-from dgnet_jax.training.state import Optimizers, Params, TrainState, make_optimizers
+from dgnet_jax.training.state import Optimizers, TrainState, make_optimizers
 from dgnet_jax.training.train_step import (
     EVERY_TERM,
     ActiveTerms,
@@ -50,7 +50,7 @@ def make_train_step(
     own_key = seed_key(config)
 
     def step(
-        state: TrainState, teacher: Params, batch: Any, key_data: Any = own_key
+        state: TrainState, teacher: Variables, batch: Any, key_data: Any = own_key
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.wrap_key_data(key_data), state.step)
         augment_key, erase_key, dropout_key, coin_key = jax.random.split(key, 4)
@@ -96,7 +96,7 @@ class Session:
         teacher: its variables, where they are there already; else each run gets its own.
     """
 
-    def __init__(self, config: ml_collections.ConfigDict, teacher: Params | None = None) -> None:
+    def __init__(self, config: ml_collections.ConfigDict, teacher: Variables | None = None) -> None:
         self.config, self.teacher = config, teacher
         self.placement = place(config.get("parallel", "mesh"))
         self._steps: dict[tuple[str, ActiveTerms], Callable[..., Any]] = {}

@@ -9,10 +9,8 @@ import ml_collections
 import optax
 
 from dgnet_jax.errors import InputError
+from dgnet_jax.models import Params, Variables
 from dgnet_jax.training.schedules import step_decay
-
-Params = dict[str, Any]
-Variables = dict[str, Params]
 
 PARTS = ("structure_encoder", "decoder", "appearance_encoder", "discriminator")
 

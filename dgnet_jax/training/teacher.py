@@ -20,15 +20,16 @@ from jax import lax
 
 from dgnet_jax.config import default_config
 from dgnet_jax.convert import load_backbone
-from dgnet_jax.data.augment import augment, preprocess, random_erasing
+from dgnet_jax.data.augment import augment, random_erasing
 from dgnet_jax.data.generated import open_mixed_data
 from dgnet_jax.data.pipeline import ReidData, gather_labelled
 from dgnet_jax.data.randomness import share_of
 from dgnet_jax.data.sampling import ClassificationSampler
 from dgnet_jax.errors import InputError
 from dgnet_jax.evaluation.retrieval import evaluate_retrieval
-from dgnet_jax.models import apply, build_teacher
-from dgnet_jax.models.embedding import Embeddings, embed_two_views
+from dgnet_jax.models import Params, Variables, apply, build_teacher
+from dgnet_jax.models.embedding import Embeddings
+from dgnet_jax.models.forward import TeacherForward
 from dgnet_jax.models.reid import Teacher
 from dgnet_jax.runtime import workdir as work_directory
 from dgnet_jax.runtime.dataset import open_data
@@ -36,9 +37,7 @@ from dgnet_jax.runtime.devices import Placement, place, to_host, use_compilation
 from dgnet_jax.runtime.workdir import TEACHER_STAGE
 from dgnet_jax.training.loop import Metrics, Stage, run_stage
 from dgnet_jax.training.schedules import step_decay
-from dgnet_jax.training.state import Params, reid_sgd
-
-STAGE = TEACHER_STAGE
+from dgnet_jax.training.state import reid_sgd
 
 
 @flax.struct.dataclass
@@ -193,7 +192,7 @@ def train_teacher(
     placement: Placement,
     targets: Callable[[np.ndarray], np.ndarray] | None = None,
     followed: bool = True,
-) -> tuple[Params, Metrics]:
+) -> tuple[Variables, Metrics]:
     """Trains the teacher in `workdir`, or goes on, or finds it finished.
 
     Args:
@@ -226,21 +225,19 @@ def train_teacher(
     )
     blank = partial(blank_teacher, config, teacher, optimizer)
 
-    @jax.jit
-    def features(variables: Params, images: jax.Array) -> Embeddings:
-        def embed_view(view: jax.Array) -> Embeddings:
-            view = preprocess(view, config.data.height, config.data.width)
-            embedding = apply(teacher, variables, view).embedding
-            return embedding, embedding
+    forward = TeacherForward(teacher, config.data.height, config.data.width)
 
-        return embed_two_views(embed_view, images)
+    @jax.jit
+    def features(variables: Variables, images: jax.Array) -> Embeddings:
+        embedding = forward.embeddings(variables, images)
+        return embedding, embedding
 
     def evaluate(state: TeacherState) -> Metrics:
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         return evaluate_retrieval(partial(features, variables), data, config, placement, alpha=0.0)
 
     stage = Stage(
-        name=STAGE,
+        name=TEACHER_STAGE,
         total_steps=settings.total_steps,
         images_per_step=settings.batch_size,
         abstract=placement.abstract(jax.eval_shape(blank, jax.random.key(config.seed))),

@@ -18,9 +18,10 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 from jax import lax
+from jaxtyping import Bool, Float, Int, PRNGKeyArray
 
 from dgnet_jax.losses import reconstruction_loss
-from dgnet_jax.models import Networks
+from dgnet_jax.models import Networks, Params, Variables
 from dgnet_jax.models.reid import AppearanceFeatures
 from dgnet_jax.training import objective
 from dgnet_jax.training.passes import (
@@ -33,7 +34,7 @@ from dgnet_jax.training.passes import (
     split_groups,
 )
 from dgnet_jax.training.schedules import first_active_step, ramp, ramped_weight
-from dgnet_jax.training.state import Optimizers, Params, TrainState
+from dgnet_jax.training.state import Optimizers, TrainState
 
 Array = jax.Array
 Losses = dict[str, Array]
@@ -50,16 +51,16 @@ class Batch:
         labels: (batch, 2) int32 identities of a and b.
     """
 
-    images: Array
-    erased: Array | None
-    labels: Array
+    images: Float[Array, "batch 4 height width 3"]
+    erased: Float[Array, "batch 4 height width 3"] | None
+    labels: Int[Array, "batch 2"]
 
 
 class StepRandomness(NamedTuple):
-    """dropout: a PRNG key; train_structure_encoder: the coin of the structure-code term, bool."""
+    """dropout: a PRNG key; train_structure_encoder: the coin of structure-code and cycle terms."""
 
-    dropout: Array
-    train_structure_encoder: Array
+    dropout: PRNGKeyArray
+    train_structure_encoder: Bool[Array, ""]
 
 
 class ActiveTerms(NamedTuple):
@@ -88,7 +89,9 @@ def active_terms(config: ml_collections.ConfigDict, step: int) -> ActiveTerms:
     return ActiveTerms(any_of("structure_code", "appearance_code", "cycle"), any_of("teacher"))
 
 
-def term_weights(config: ml_collections.ConfigDict, step: Array) -> dict[str, Array]:
+def term_weights(
+    config: ml_collections.ConfigDict, step: Int[Array, ""]
+) -> dict[str, Float[Array, ""]]:
     """Weights of the ramped terms at `step` and, as "fine", w of the identity term."""
     schedule = (config.ramp.start, config.ramp.scale)
     names = ("structure_code", "appearance_code", "cycle", "teacher")
@@ -111,16 +114,17 @@ class Inputs(NamedTuple):
         generated: x_ba and x_ab once more, for the cycle terms.
         real: E_a's codes and logits of the real images.
         features: E_a's of the generated images, for terms that teach the generator.
-        student: the same pooled features, (batch * 2, n), for the term that teaches E_a.
+        student: pooled features by the batch's statistics, (batch * 2, n), for the term that
+            teaches E_a.
         generator: parameters, for the cycle terms.
         appearance: parameters, for the term that teaches E_a.
     """
 
-    images: Array
-    generated: Array
+    images: Float[Array, "batch 6 height width 3"]
+    generated: Float[Array, "batch 2 height width 3"]
     real: RealPass
     features: AppearanceFeatures
-    student: Array
+    student: Float[Array, "items channels"]
     generator: Params
     appearance: Params
 
@@ -135,21 +139,21 @@ class Given(NamedTuple):
         discriminator: parameters, after D's update.
         stats: E_a's running statistics after the real images; moved: also after the generated.
         targets: (batch, 2, identities), the teacher's labels, or None if its term is off.
-        weights: of the ramped terms.
-        coin: whether the structure codes train E_s.
+        ramped: weights of the ramped terms, and of the fine head as "fine".
+        coin: whether the structure-code and cycle terms train E_s.
         dropout: key of E_a's heads on generated images.
     """
 
-    real: Array
-    structure: Array
-    labels: Array
+    real: Float[Array, "batch 2 height width 3"]
+    structure: Float[Array, "batch 2 h w channels"]
+    labels: Int[Array, "batch 2"]
     discriminator: Params
     stats: Params
     moved: Params
-    targets: Array | None
-    weights: dict[str, Array]
-    coin: Array
-    dropout: Array
+    targets: Float[Array, "batch 2 identities"] | None
+    ramped: dict[str, Float[Array, ""]]
+    coin: Bool[Array, ""]
+    dropout: PRNGKeyArray
 
 
 class Objective(NamedTuple):
@@ -162,13 +166,15 @@ class Objective(NamedTuple):
     weights: ml_collections.ConfigDict
     active: ActiveTerms
 
-    def difference(self, target: Array, output: Array) -> Array:
+    def difference(
+        self, target: Float[Array, "batch 2 *values"], output: Float[Array, "batch 2 *values"]
+    ) -> objective.Term:
         """R of each direction."""
         return objective.reconstruction(self.measure, target, output)
 
-    def total(self, inputs: Inputs, given: Given) -> tuple[Array, tuple[Losses, Params]]:
+    def total(self, inputs: Inputs, given: Given) -> tuple[Float[Array, ""], tuple[Losses, Params]]:
         """The weighted sum; all terms, and E_a's running statistics after the step."""
-        weights, ramped = self.weights, given.weights
+        weights, ramped = self.weights, given.ramped
         images = self.images(inputs, given)
         identity = self.identity(inputs, given)
         generated_identity = self.generated_identity(inputs, given)
@@ -194,7 +200,7 @@ class Objective(NamedTuple):
             )
         teacher, stats = jnp.zeros(2), given.stats
         if self.active.teacher:
-            teacher, stats = self.student(inputs, given)
+            teacher, stats = self.teacher(inputs, given)
             total = total + ramped["teacher"] * teacher.sum()
         losses = images | identity | cycle
         losses |= {"generated_identity": generated_identity, "teacher": teacher}
@@ -213,13 +219,13 @@ class Objective(NamedTuple):
     def identity(self, inputs: Inputs, given: Given) -> Losses:
         """Cross-entropies of the real images."""
         _, prime, fine = inputs.real
-        fine_term = given.weights["fine"] * objective.cross_entropy(fine[:, :2], given.labels)
+        fine_term = given.ramped["fine"] * objective.cross_entropy(fine[:, :2], given.labels)
         return {
             "identity": objective.cross_entropy(prime[:, :2], given.labels) + fine_term,
             "same_identity": objective.cross_entropy(prime[:, 2:], given.labels),
         }
 
-    def generated_identity(self, inputs: Inputs, given: Given) -> Array:
+    def generated_identity(self, inputs: Inputs, given: Given) -> objective.Term:
         """The frozen prime head's cross-entropy with the appearance's identity."""
         params = lax.stop_gradient(inputs.appearance)
         logits = self.encoder.prime_logits(params, given.stats, inputs.features.pooled)
@@ -238,7 +244,7 @@ class Objective(NamedTuple):
             "cycle": self.difference(given.real, cycled),
         }
 
-    def student(self, inputs: Inputs, given: Given) -> tuple[Array, Params]:
+    def teacher(self, inputs: Inputs, given: Given) -> tuple[objective.Term, Params]:
         """The primary- and fine-grained-feature terms on generated images, which train E_a."""
         assert given.targets is not None
         prime, fine, stats = self.encoder.heads(
@@ -255,7 +261,7 @@ def make_update(
     optimizers: Optimizers,
     active: ActiveTerms = EVERY_TERM,
     axis: str | None = None,
-) -> Callable[[TrainState, Params, Batch, StepRandomness], tuple[TrainState, Losses]]:
+) -> Callable[[TrainState, Variables, Batch, StepRandomness], tuple[TrainState, Losses]]:
     """Builds the pure step `update(state, teacher_variables, batch, randomness)`.
 
     It computes the `active` ramped terms, those of `active_terms` at the step or more of them. With
@@ -275,7 +281,7 @@ def make_update(
     average = partial(lax.pmean, axis_name=axis) if axis else lambda tree: tree
 
     def update(
-        state: TrainState, teacher: Params, batch: Batch, randomness: StepRandomness
+        state: TrainState, teacher: Variables, batch: Batch, randomness: StepRandomness
     ) -> tuple[TrainState, Losses]:
         real, params = batch.images[:, :2], state.appearance
         real_dropout, student_dropout = jax.random.split(randomness.dropout)
@@ -337,7 +343,7 @@ def make_update(
             stats=stats,
             moved=moved,
             targets=targets,
-            weights=term_weights(config, state.step),
+            ramped=term_weights(config, state.step),
             coin=randomness.train_structure_encoder,
             dropout=student_dropout,
         )

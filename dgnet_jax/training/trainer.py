@@ -19,7 +19,7 @@ from dgnet_jax.data.sampling import PairSampler
 from dgnet_jax.errors import InputError
 from dgnet_jax.figures import save_png
 from dgnet_jax.inference import load_teacher
-from dgnet_jax.models import Networks
+from dgnet_jax.models import Networks, Variables
 from dgnet_jax.models.initialization import init_parameters
 from dgnet_jax.runtime import workdir as work_directory
 from dgnet_jax.runtime.devices import Placement, to_host, use_compilation_cache
@@ -29,10 +29,9 @@ from dgnet_jax.training.pictures import Painter
 from dgnet_jax.training.run_log import RunLog
 from dgnet_jax.training.schedules import first_active_step
 from dgnet_jax.training.session import Session, seed_key
-from dgnet_jax.training.state import Optimizers, Params, TrainState, create_state
+from dgnet_jax.training.state import Optimizers, TrainState, create_state
 from dgnet_jax.training.teacher import log_start, train_baseline, train_teacher
 
-STAGE = DGNET_STAGE
 # Parameters of the generator and E_a together; `small` has 2 million, ResNet-50 alone 23.
 _FULL_SIZE = 10_000_000
 # Fields that may change between a run and its continuation.
@@ -71,7 +70,7 @@ def initial_state(
     config: ml_collections.ConfigDict,
     networks: Networks,
     optimizers: Optimizers,
-    teacher: Params | None,
+    teacher: Variables | None,
     placement: Placement,
 ) -> TrainState:
     """The state at step 0, on all devices: E_a's backbone from ImageNet, the teacher or scratch.
@@ -117,7 +116,7 @@ def warn_of_a_cpu(state: Any) -> None:
         )
 
 
-def _with_backbone(appearance: dict[str, Params], teacher: Params) -> dict[str, Params]:
+def _with_backbone(appearance: Variables, teacher: Variables) -> Variables:
     """E_a's variables with the teacher's backbone in them."""
     result = {}
     for collection, tree in appearance.items():
@@ -146,7 +145,7 @@ def inactive_terms(config: ml_collections.ConfigDict, step: int) -> dict[str, st
 
 def get_teacher(
     config: ml_collections.ConfigDict, data: ReidData, workdir: Path, placement: Placement
-) -> Params:
+) -> Variables:
     """The teacher's variables: from `config.teacher.checkpoint`, or trained in `workdir`."""
     if config.teacher.checkpoint:
         return load_teacher(config, data.num_identities, Path(config.teacher.checkpoint), placement)
@@ -163,7 +162,7 @@ def train(
 ) -> Metrics:
     """Trains the teacher if there is none, then DG-Net; goes on where an earlier call stopped.
 
-    With `config.baseline` it trains the teacher's network alone, see `baseline.train_baseline`.
+    With `config.baseline` it trains the teacher's network alone, see `teacher.train_baseline`.
 
     Args:
         config: from `configs/`; see `dgnet_jax.config` for every field.
@@ -178,7 +177,7 @@ def train(
 
     Raises:
         InputError: a field, file or work directory is wrong.
-        DivergedError: a loss became NaN or infinite.
+        DivergedError: a loss or parameter became NaN or infinite.
         Stopped: SIGTERM or Ctrl-C came; the state is saved.
     """
     if config.get("baseline"):
@@ -224,7 +223,7 @@ def train(
                     log.image(step, name, np.asarray(picture))
 
         stage = Stage(
-            name=STAGE,
+            name=DGNET_STAGE,
             total_steps=config.total_steps,
             images_per_step=2 * config.batch_size,
             abstract=placement.abstract(abstract),

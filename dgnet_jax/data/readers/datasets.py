@@ -10,10 +10,8 @@ from dgnet_jax.data.readers.counts import Counts, warn_if_not_published
 from dgnet_jax.data.readers.folders import read_folders
 from dgnet_jax.data.readers.own import FOLDER, read_csv
 from dgnet_jax.data.records.prepared import find_prepared, read_prepared
-from dgnet_jax.data.splits import ReidDataset, Split
+from dgnet_jax.data.splits import ReidDataset
 from dgnet_jax.errors import InputError
-
-__all__ = ["PUBLISHED", "READERS", "ReidDataset", "Split", "check_name", "load_dataset"]
 
 READERS: dict[str, Callable[[str | os.PathLike[str]], ReidDataset]] = {
     "market1501": market1501.read_market1501,
