@@ -1,6 +1,7 @@
 #!/bin/sh
-# Runs the tests for `make test`, with the arguments that it is given to pytest: first all but those that
-# need most of the machine's memory, by WORKERS processes side by side (2; 0 is one), then those alone.
+# Runs the tests for `make test`, with the arguments that it is given to pytest: first all but those with
+# full-size networks, by WORKERS processes side by side (2; 0 is one), then those one after another. They
+# need up to 17 GiB and both cores, and programs compiled to be fast rather than compiled fast.
 #
 #   VENV     the folder of the environment (.venv)
 #   WORKERS  how many processes run tests at once
@@ -17,10 +18,10 @@ end() {
     [ "$1" = 0 ] || [ "$1" = 5 ] || status=$1
 }
 
-"$py" -m pytest -m "not memory" --fast-compilation \
+"$py" -m pytest -m "not alone" --fast-compilation \
     -n "$workers" --dist loadfile --no-loadscope-reorder "$@"
 end $?
-"$py" -m pytest -m memory "$@"
+"$py" -m pytest -m alone "$@"
 end $?
 [ "$found" ] || status=5
 exit "$status"

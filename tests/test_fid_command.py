@@ -184,6 +184,7 @@ def test_the_command_ends_with_status_1_and_one_line() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_fid_of_real_images_is_pytorch_fids(
     shared: Path, market_zip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

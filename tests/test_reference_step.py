@@ -29,7 +29,7 @@ from dgnet_jax.training.train_step import (
     make_update,
 )
 
-pytestmark = [pytest.mark.slow, pytest.mark.memory]
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 NETWORKS = {
     "gen": ("generator", None),
