@@ -1,4 +1,4 @@
-"""Trains or evaluates DG-Net.
+"""Trains and evaluates DG-Net, generates images with it, and runs studies of its losses.
 
 python launch.py --config=configs/market.py:l1_rmse --config.data.root=DIR --workdir=runs/l1_rmse
 python launch.py --config=configs/quickstart.py:l1_rmse --workdir=runs/quickstart

@@ -135,6 +135,8 @@ def _define_process_flags() -> None:
 
 
 def _define_generate_flags() -> None:
+    """The fields of `GenerateOptions`, which has their defaults and checks their values."""
+    default = GenerateOptions()
     flags.DEFINE_string(
         "task", None, "--mode=generate: what to make: swap, interpolate, pairs or dataset."
     )
@@ -151,35 +153,35 @@ def _define_generate_flags() -> None:
         "--appearance.",
     )
     flags.DEFINE_integer(
-        "seed", 0, "--mode=generate: of every random choice of sources.", lower_bound=0
+        "seed", default.seed, "--mode=generate: of every random choice of sources."
     )
     flags.DEFINE_integer(
         "count",
-        None,
+        default.count,
         "swap: how many training images to choose (default 8); dataset: training images in total "
         "(default one for each real one, as for the FID).",
-        lower_bound=1,
     )
     flags.DEFINE_integer(
-        "per_identity", None, "dataset: training images of each identity, instead of --count."
+        "per_identity",
+        default.per_identity,
+        "dataset: training images of each identity, instead of --count.",
     )
     flags.DEFINE_integer(
         "test_per_identity",
-        2,
+        default.test_per_identity,
         "dataset: query and gallery images of each person of the real queries; 0 for training "
         "only.",
-        lower_bound=0,
     )
-    flags.DEFINE_bool("soft_labels", True, "dataset: write the teacher's soft labels.")
+    flags.DEFINE_bool(
+        "soft_labels", default.soft_labels, "dataset: write the teacher's soft labels."
+    )
     flags.DEFINE_integer(
-        "quality",
-        75,
-        "dataset: of the JPEGs; 75 is the FID protocol's.",
-        lower_bound=1,
-        upper_bound=95,
+        "quality", default.quality, "dataset: of the JPEGs, 1 to 95; 75 is the FID protocol's."
     )
-    flags.DEFINE_integer("frames", 9, "interpolate: pictures of a strip.", lower_bound=2)
-    flags.DEFINE_enum("animation", "gif", ["gif", "webp"], "interpolate: form of the animations.")
+    flags.DEFINE_integer("frames", default.frames, "interpolate: pictures of a strip, 2 or more.")
+    flags.DEFINE_string(
+        "animation", default.animation, "interpolate: form of the animations, gif or webp."
+    )
 
 
 def given_command() -> Command:
@@ -215,7 +217,7 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 
 def add_trained_config(argv: list[str]) -> None:
-    """Adds the work directory's configuration where a run is there already, without a --config.
+    """Adds `--config=configs/trained.py:WORKDIR` where --mode needs a run and no --config is given.
 
     Its fields can then be overridden like those of any other: `--config.data.root=DIR`.
     """

@@ -89,7 +89,8 @@ def run(arguments: argparse.Namespace) -> dict[str, object]:
 
     Returns:
         `dims`, and `fid`, `real`, `generated` (counts, None if unknown), `singular`, `kid_mean`,
-        `kid_sd`, `kid_subsets`, `kid_subset_size`, as far as they can be had.
+        `kid_sd`, `kid_subsets`, `kid_subset_size`, as far as they can be had; `broken`, the number
+        of files that were skipped.
 
     Raises:
         InputError: a path, a size or the weights are wrong.

@@ -1,12 +1,11 @@
 """A trained DG-Net, and its teacher, as functions of images on the host.
 
-    model = load_model(load_config("runs/mine"), "runs/mine")
+    model = load_model(trained_config("runs/mine"), "runs/mine")
     pictures = model.swap(appearance_images, structure_images)
 
 Images are (n, rows, columns, 3) uint8 RGB of any size. Batches are sharded over all devices.
 """
 
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -33,6 +32,7 @@ from dgnet_jax.runtime.devices import (
     run_batches,
     use_compilation_cache,
 )
+from dgnet_jax.runtime.provenance import checksum
 from dgnet_jax.runtime.workdir import DGNET_STAGE, TEACHER_STAGE, load_config, stage_directory
 
 _CHECKPOINT_FLAG = "--config.teacher.checkpoint"
@@ -48,8 +48,26 @@ _NETWORK_FIELDS = (
 )
 
 
+class _OnDevices:
+    """What the networks below have in common: batches of a size, spread over all devices."""
+
+    config: ml_collections.ConfigDict
+    placement: Placement
+
+    @property
+    def batch_size(self) -> int:
+        """Images per call over all devices."""
+        wanted = self.config.evaluation.batch_size
+        return self.placement.round_up("evaluation.batch_size", wanted)
+
+    def _batched(self, function: Callable[..., Any], *arrays: np.ndarray) -> np.ndarray:
+        return run_batches(
+            function, *arrays, batch_size=self.batch_size, sharding=self.placement.sharded
+        )
+
+
 @dataclass(frozen=True, eq=False)
-class DGNet:
+class DGNet(_OnDevices):
     """A trained DG-Net; each function is compiled once for a size of images.
 
     Attributes:
@@ -80,12 +98,6 @@ class DGNet:
         """Rows and columns of the images that it paints."""
         return self.config.data.height, self.config.data.width
 
-    @property
-    def batch_size(self) -> int:
-        """Images per call over all devices."""
-        wanted = self.config.evaluation.batch_size
-        return self.placement.round_up("evaluation.batch_size", wanted)
-
     @cached_property
     def name(self) -> str:
         """For the metadata of what it paints: where it is from, its step, a sum of its weights."""
@@ -93,10 +105,7 @@ class DGNet:
 
     @cached_property
     def _checksum(self) -> int:
-        value = 0
-        for leaf in jax.tree.leaves((self.generator, self.appearance)):
-            value = zlib.crc32(np.ascontiguousarray(leaf).data, value)
-        return value
+        return checksum((self.generator, self.appearance))
 
     def embeddings(self, images: np.ndarray) -> np.ndarray:
         """Prime and fine retrieval embeddings, each of unit norm: (n, 2, dim) float32."""
@@ -122,15 +131,12 @@ class DGNet:
         return self._run("repaint", (self.generator,), structure_images, appearance)
 
     def swap(self, appearance_images: np.ndarray, structure_images: np.ndarray) -> np.ndarray:
-        """Image i: the appearance of one image i on the structure of the other: (n, h, w, 3)."""
+        """The appearance of image i on the structure of structure image i, (n, h, w, 3)."""
         variables = self.generator, self.appearance
         return self._run("swap", variables, appearance_images, structure_images)
 
     def _run(self, name: str, variables: tuple[Variables, ...], *arrays: np.ndarray) -> np.ndarray:
-        function = partial(self._compiled[name], *variables)
-        return run_batches(
-            function, *arrays, batch_size=self.batch_size, sharding=self.placement.sharded
-        )
+        return self._batched(partial(self._compiled[name], *variables), *arrays)
 
     @cached_property
     def _compiled(self) -> Mapping[str, Any]:
@@ -147,7 +153,7 @@ class DGNet:
 
 
 @dataclass(frozen=True, eq=False)
-class TeacherModel:
+class TeacherModel(_OnDevices):
     """The frozen teacher: an evaluator that did not train with the generator, and its soft labels.
 
     Attributes:
@@ -166,12 +172,6 @@ class TeacherModel:
         """Columns of the soft labels."""
         return self.network.num_identities
 
-    @property
-    def batch_size(self) -> int:
-        """Images per call over all devices."""
-        wanted = self.config.evaluation.batch_size
-        return self.placement.round_up("evaluation.batch_size", wanted)
-
     def embeddings(self, images: np.ndarray) -> np.ndarray:
         """Embeddings over the images and their mirrors, of unit norm: (n, dim) float32."""
         return self._run("embeddings", images)
@@ -181,10 +181,7 @@ class TeacherModel:
         return self._run("soft_labels", images)
 
     def _run(self, name: str, images: np.ndarray) -> np.ndarray:
-        function = partial(self._compiled[name], self.variables)
-        return run_batches(
-            function, images, batch_size=self.batch_size, sharding=self.placement.sharded
-        )
+        return self._batched(partial(self._compiled[name], self.variables), images)
 
     @cached_property
     def _compiled(self) -> Mapping[str, Any]:
@@ -237,7 +234,7 @@ def load_model(
     checkpoint's: no data set is needed.
 
     Args:
-        config: as trained, or `workdir.load_config(workdir)`.
+        config: as trained: `config.trained_config(workdir)`.
         workdir: of a run, which may still be training; nothing in it is changed. None with
             `config.released`.
         step: which checkpoint; "best" is the one with the best mAP in its training's evaluations,
@@ -340,7 +337,8 @@ def _finished_teacher(
     config: ml_collections.ConfigDict, source: Path, flag: str, placement: Placement
 ) -> TeacherModel:
     """The teacher of a converted file or of a work directory, named by `flag`."""
-    if source.is_file() or source.suffix in (".safetensors", ".pth"):
+    of_a_file = source.is_file() or source.suffix in (".safetensors", ".pth")
+    if flag == _CHECKPOINT_FLAG and of_a_file:
         variables: Variables = load_teacher_weights(source, build_teacher(config, 1))
         identities = variables["params"]["head"]["classifier"]["kernel"].shape[-1]
         network = build_teacher(config, identities)

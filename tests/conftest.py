@@ -13,11 +13,15 @@ from collections import defaultdict
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+import jax
 import jaxtyping
 import pytest
 from compilation import FAST_FLAGS
+
+if TYPE_CHECKING:
+    from processes import Launcher
 
 ALLOWED_SKIPS = Path(__file__).parent / "allowed_skips.txt"
 CACHE = "JAX_COMPILATION_CACHE_DIR"
@@ -63,6 +67,22 @@ def unchecked() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture
+def float64() -> Iterator[None]:
+    """JAX's 64-bit mode, for comparison with closed forms."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(scope="module")
+def launcher(tmp_path_factory: pytest.TempPathFactory) -> "Launcher":
+    """Starts runs of launch.py on a drawn data set."""
+    # Imported here: it imports the package.
+    from processes import Launcher
+
+    return Launcher(tmp_path_factory)
 
 
 @pytest.fixture(scope="session")

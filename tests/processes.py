@@ -55,6 +55,15 @@ def tiny_data(factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def files_of(folder: Path) -> dict[str, bytes]:
+    """What is in a folder, at any depth."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
 class Run(subprocess.Popen):
     """A process whose standard error goes to a file."""
 

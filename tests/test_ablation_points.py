@@ -80,7 +80,7 @@ def test_a_function_is_taken_wherever_a_name_is():
         ({"own": lambda target, output: target - output}, "one real number"),
     ],
 )
-def test_a_wrong_loss_is_told(chosen, message):
+def test_a_wrong_loss_is_refused(chosen, message):
     with pytest.raises(InputError, match=message):
         choose_losses(chosen)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import Launcher, rows, saved_steps
+from processes import rows, saved_steps
 
 pytestmark = pytest.mark.slow
 
@@ -26,11 +26,6 @@ FLAGS = (
 )
 # Fields of a result that differ from one study to the next.
 OWN = ("wall_seconds", "date")
-
-
-@pytest.fixture(scope="module")
-def launcher(tmp_path_factory) -> Launcher:
-    return Launcher(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +168,7 @@ def test_a_study_of_another_configuration_is_refused(launcher, uninterrupted):
         ("--shard=2/2", "i goes from 0 to 1"),
     ],
 )
-def test_a_wrong_plan_is_told_without_a_traceback(launcher, tmp_path, flag, message):
+def test_a_wrong_plan_ends_without_a_traceback(launcher, tmp_path, flag, message):
     said = launcher.refusal(tmp_path / "new", "--mode=ablate", flag)
     assert message in said
     assert "Traceback" not in said

@@ -213,7 +213,7 @@ def test_a_run_that_another_process_has_measured_meanwhile_is_not_measured_again
     assert trainer.measured == []
 
 
-def test_what_cannot_be_measured_is_told_before_the_first_run(trainer, tmp_path, monkeypatch):
+def test_what_cannot_be_measured_is_refused_before_the_first_run(trainer, tmp_path, monkeypatch):
     def fail(*arguments: Any, cache: Path) -> None:
         raise InputError("--config.inception: no such file")
 
@@ -296,7 +296,7 @@ def test_a_shard_that_is_not_there_is_refused(tmp_path, shard):
         make(tmp_path, shard=shard)
 
 
-def test_a_file_in_the_place_of_the_folder_is_told(trainer, tmp_path):
+def test_a_file_in_the_place_of_the_folder_is_refused(trainer, tmp_path):
     (tmp_path / "study").write_text("")
     with pytest.raises(InputError, match=r"--workdir=.*study: cannot be written to"):
         make(tmp_path).run()

@@ -184,7 +184,7 @@ def test_float64_without_64_bit_mode_is_refused():
 
 
 @pytest.mark.parametrize("variant, told", [("l1", True), ("l1,small", False)])
-def test_networks_of_full_size_on_a_cpu_are_told(caplog, variant, told):
+def test_networks_of_full_size_on_a_cpu_start_with_a_warning(caplog, variant, told):
     config = market.get_config(variant)
     networks, optimizers = build_networks(config, 751), make_optimizers(config)
     state = jax.eval_shape(

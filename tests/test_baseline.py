@@ -128,7 +128,7 @@ def test_a_broken_generated_image_moves_no_label(root, generated, tmp_path):
     np.testing.assert_array_equal(data.train_targets(np.arange(6)), labels[1:])
 
 
-def test_what_does_not_fit_is_told(root, generated, tmp_path):
+def test_what_does_not_fit_is_refused(root, generated, tmp_path):
     with pytest.raises(InputError, match="'hard' is none of soft, lsro, identity"):
         mixed(root, generated, labels="hard")
     with pytest.raises(InputError, match=r"--config\.data\.generated=.*: no generated data set"):

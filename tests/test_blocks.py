@@ -14,12 +14,6 @@ from dgnet_jax.models.reid import AppearanceEncoder, pool_parts
 from dgnet_jax.models.resnet import GroupedBatchNorm, max_pool
 
 
-@pytest.fixture
-def float64():
-    with jax.enable_x64(True):
-        yield
-
-
 def draw(*shape, seed=0):
     return np.random.default_rng(seed).standard_normal(shape)
 

@@ -1,20 +1,17 @@
 """The flags, as they are typed."""
 
 import argparse
-import dataclasses
 import json
 import re
 
 import pytest
 from absl import flags
-from processes import Launcher
 from test_evaluator import STEP, TRAINED_WITH, people, run, strangers  # noqa: F401
 
 import launch
 from configs import trained
 from dgnet_jax.command_line import StepParser, add_trained_config, parse_step
 from dgnet_jax.data.readers.datasets import load_dataset
-from dgnet_jax.generate import GenerateOptions
 
 
 @pytest.mark.parametrize(
@@ -61,11 +58,6 @@ def test_another_step_is_refused(text):
         StepParser().parse(text)
 
 
-@pytest.fixture(scope="module")
-def launcher(tmp_path_factory) -> Launcher:
-    return Launcher(tmp_path_factory)
-
-
 @pytest.mark.slow
 def test_a_run_is_evaluated_on_another_data_set_by_overriding_its_fields(
     launcher,
@@ -106,7 +98,7 @@ def test_a_run_is_evaluated_on_another_data_set_by_overriding_its_fields(
         ),
     ],
 )
-def test_what_is_wrong_is_told_without_a_traceback(
+def test_what_is_wrong_ends_without_a_traceback(
     launcher,
     run,  # noqa: F811
     tmp_path,
@@ -121,13 +113,13 @@ def test_what_is_wrong_is_told_without_a_traceback(
 
 
 @pytest.mark.slow
-def test_a_folder_that_is_no_run_is_told(launcher, tmp_path):
+def test_a_folder_that_is_no_run_is_refused(launcher, tmp_path):
     said = launcher.refusal(tmp_path, "--mode=evaluate", config=None)
     assert f"error: {tmp_path}: no config.json in it" in said
 
 
 @pytest.mark.slow
-def test_an_error_in_ones_own_configuration_is_told_with_its_line(launcher, tmp_path):
+def test_an_error_in_ones_own_configuration_is_named_with_its_line(launcher, tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(
         "from configs import market\n\n\ndef get_config():\n    config = market.get_config()\n"
@@ -143,11 +135,3 @@ def test_help_lists_the_flags_of_all_modes() -> None:
     """absl's --help shows what is key to the program that runs, as --helpfull does not."""
     listed = {flag.name for flag in flags.FLAGS.get_key_flags_for_module(launch)}
     assert {"config", "workdir", "mode", "step", "task", "appearance", "losses", "shard"} <= listed
-
-
-def test_options_of_generation_have_the_defaults_of_their_flags() -> None:
-    """They are stated twice: for the command line and for Python."""
-    assert launch.MODES  # imported, so that the flags are defined
-    for field in dataclasses.fields(GenerateOptions):
-        default = flags.FLAGS[field.name].default
-        assert (tuple(default) if isinstance(default, list) else default) == field.default

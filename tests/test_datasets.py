@@ -84,7 +84,7 @@ def test_duke(tmp_path: Path):
     assert contents(READERS["duke"](archive)) == contents(dataset)
 
 
-def test_duke_is_told_from_market(tmp_path: Path):
+def test_duke_is_not_taken_for_market(tmp_path: Path):
     draw_market(tmp_path)
     with pytest.raises(InputError, match=r"no image of a person named like 0005_c2_f0046985\.jpg"):
         READERS["duke"](tmp_path)
@@ -211,7 +211,9 @@ def test_published_counts():
     }
 
 
-def test_other_counts_than_published_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_other_counts_than_published_give_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
     load_dataset("duke", draw_folders(tmp_path, DUKE))
     (warning,) = (record.getMessage() for record in caplog.records)
     for part in (
@@ -225,7 +227,7 @@ def test_other_counts_than_published_are_told(tmp_path: Path, caplog: pytest.Log
         assert part in warning
 
 
-def test_one_wrong_count_is_told_alone(tmp_path: Path, caplog, monkeypatch):
+def test_one_wrong_count_is_named_alone(tmp_path: Path, caplog, monkeypatch):
     from dgnet_jax.data.readers import datasets
     from dgnet_jax.data.readers.counts import Counts
 

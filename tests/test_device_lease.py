@@ -155,7 +155,7 @@ def test_ramps_and_milestones_keep_their_published_shares(tmp_path: Path) -> Non
         (["second", "--out=out", "--stages=machine"], "machine: not of unpack, finish"),
     ],
 )
-def test_a_wrong_command_is_told(
+def test_a_wrong_command_is_named_in_the_error(
     arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:

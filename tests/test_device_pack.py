@@ -117,7 +117,7 @@ def test_missing_inputs_are_named(archive: Path, weights: Path, tmp_path: Path) 
     assert not (tmp_path / "packs").exists() or not any((tmp_path / "packs").iterdir())
 
 
-def test_an_unfinished_pack_is_told_where_it_is_unpacked(
+def test_an_unfinished_pack_is_refused_where_it_is_unpacked(
     archive: Path, weights: Path, tmp_path: Path
 ) -> None:
     run(archive, weights, tmp_path / "packs")

@@ -18,7 +18,7 @@ from configs import trained
 from dgnet_jax.data.synthetic import draw_dataset
 from dgnet_jax.errors import InputError
 from dgnet_jax.evaluation import evaluator
-from dgnet_jax.evaluation import tables as report
+from dgnet_jax.evaluation.tables import evaluation_table
 from dgnet_jax.inference import load_model
 from dgnet_jax.models import build_networks
 from dgnet_jax.runtime import workdir
@@ -84,7 +84,7 @@ def config(run) -> ml_collections.ConfigDict:
 
 @pytest.fixture(scope="module")
 def found(run, config) -> dict:
-    """The report of the run's own data set."""
+    """The results on the run's own data set."""
     return evaluator.evaluate_fully(config, run, config_name="a name")
 
 
@@ -189,7 +189,7 @@ def test_the_counts_are_those_of_the_drawn_data(found):
     }
 
 
-def test_the_file_holds_the_report_and_what_is_needed_to_repeat_it(run, found):
+def test_the_file_holds_the_results_and_what_is_needed_to_repeat_it(run, found):
     written = json.loads((run / "evaluation.json").read_text())
     assert written == json.loads(json.dumps(found))
     assert (written["step"], written["identities"]) == (STEP, TRAINED_WITH)
@@ -232,7 +232,7 @@ def test_the_best_checkpoint_is_evaluated(run, config, tmp_path):
 
 
 def test_the_table_shows_every_row_in_percent_and_the_counts(found):
-    table = report.evaluation_table(found)
+    table = evaluation_table(found)
     for entry in found["ranking"]:
         (line,) = (line for line in table.splitlines() if line.startswith(f"| {entry['name']} "))
         assert f" {100 * entry['metrics']['mAP']:.2f} " in line
@@ -268,14 +268,14 @@ def test_a_network_is_evaluated_on_people_it_was_not_trained_with(
     assert result["identities"] == TRAINED_WITH
     assert open_data(other).num_identities == OTHER
     assert [row["name"] for row in result["ranking"]] == ["alpha 0.5", "alpha 0", "fine only"]
-    table = report.evaluation_table(result)
+    table = evaluation_table(result)
     assert "Trained on market1501" in table
     assert f"evaluated on folder {strangers.name}" in table
     assert "No multi-query" in table
     assert re.search(r"\| generated, PNG +\| +12.5 \|", table)
     assert "\n60 generated." in table
     assert table.endswith("\nas PNG")
-    # The run's own report stays.
+    # The run's own results stay.
     assert (run / "evaluation.json").read_bytes() == own
     written = json.loads((run / f"evaluation_on_folder_{strangers.name}.json").read_text())
     assert written["generated_images"] == images
@@ -295,20 +295,20 @@ def test_chosen_queries_and_another_output(run, config, people, tmp_path):
     assert (tmp_path / "results" / "mine.json").exists()
 
 
-def test_a_query_that_is_not_there_is_told_before_anything_is_measured(run, config, tmp_path):
+def test_a_query_that_is_not_there_is_refused_before_anything_is_measured(run, config, tmp_path):
     with pytest.raises(InputError, match="--queries: no query has the name 'nobody'"):
         evaluator.evaluate_fully(config, run, output=tmp_path / "x.json", queries=["nobody"])
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["results", "folder.json"])
-def test_an_output_that_is_no_json_file_is_told(run, config, tmp_path, name):
+def test_an_output_that_is_no_json_file_is_refused(run, config, tmp_path, name):
     (tmp_path / "folder.json").mkdir()
     with pytest.raises(InputError, match=f"--output=.*{name}: name a file that ends in .json"):
         evaluator.evaluate_fully(config, run, output=tmp_path / name)
 
 
-def test_an_output_below_a_file_is_told_before_anything_is_measured(run, config, tmp_path):
+def test_an_output_below_a_file_is_refused_before_anything_is_measured(run, config, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"--output=.*file/x\.json: cannot be written"):
         evaluator.evaluate_fully(config, run, output=tmp_path / "file" / "x.json")
@@ -329,7 +329,7 @@ def test_a_setting_out_of_range_is_named(run, config, tmp_path, field, value, co
         evaluator.evaluate_fully(wrong, run, output=tmp_path / "x.json")
 
 
-def test_images_kept_too_small_for_another_data_set_are_told(run, config, strangers, caplog):
+def test_images_kept_too_small_for_another_data_set_give_a_warning(run, config, strangers, caplog):
     other = config.copy_and_resolve_references()
     other.data.name, other.data.root = "folder", str(strangers)
     other.data.cache_height, other.data.cache_width = 16, 8

@@ -117,7 +117,7 @@ def test_the_example_embeds_a_folder_of_crops_by_itself(
     np.testing.assert_allclose(found["ranking"], weighted, atol=1e-5)
 
 
-def test_what_cannot_be_exported_is_told(model: DGNet, tmp_path: Path) -> None:
+def test_what_cannot_be_exported_is_refused(model: DGNet, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"error: .*absent: no such folder"):
         main([str(tmp_path / "absent"), str(tmp_path / "out")])
     with pytest.raises(InputError, match=r"--alpha: found -1"):

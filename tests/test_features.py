@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from processes import run_script
 
 from dgnet_jax.errors import InputError
 from dgnet_jax.evaluation.features import ranking_features
@@ -142,12 +143,30 @@ def test_no_images_are_refused(images):
         embed(first_and_last_row, images[:0], batch_size=2)
 
 
-@pytest.mark.skipif(jax.device_count() == 1, reason="needs several devices")
-def test_a_batch_size_that_devices_do_not_divide_is_refused(images):
-    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
-    sharding = NamedSharding(mesh, PartitionSpec("data"))
-    with pytest.raises(InputError, match="multiple of the number of devices"):
-        embed(first_and_last_row, images, batch_size=jax.device_count() + 1, sharding=sharding)
+_SHARDED = """
+import jax, numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from dgnet_jax.errors import InputError
+from dgnet_jax.inference import embed
+
+mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+sharding = NamedSharding(mesh, PartitionSpec("data"))
+mean = jax.jit(lambda images: (images.mean((1, 2)), images.mean((1, 2))))
+images = np.arange(20 * 4, dtype=np.uint8).reshape(20, 2, 2, 1).repeat(3, -1)
+whole = embed(mean, images, batch_size=20)
+assert (embed(mean, images, batch_size=8, sharding=sharding) == whole).all()
+try:
+    embed(mean, images, batch_size=9, sharding=sharding)
+except InputError as error:
+    print(error)
+"""
+
+
+def test_a_batch_size_that_devices_do_not_divide_is_refused(tmp_path):
+    script = tmp_path / "sharded.py"
+    script.write_text(_SHARDED)
+    said = run_script(str(script), devices=8)
+    assert "multiple of the number of devices" in said
 
 
 def test_an_impossible_batch_size_is_refused(images):

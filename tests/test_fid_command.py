@@ -133,7 +133,7 @@ def test_saved_statistics_stand_for_a_folder(
         (("REAL", "DIMS", "--weights", "W", "--dims", "64"), "has 64 dims, .* has 3"),
     ],
 )
-def test_wrong_input_is_told_in_one_line(
+def test_wrong_input_is_refused_in_one_line(
     argv: tuple[str, ...],
     message: str,
     weights: str,

@@ -7,17 +7,12 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from processes import Launcher, Run, end_together, free_port, run_two
+from processes import Run, end_together, free_port, run_two
 from trained import save_run
 
 from dgnet_jax.errors import InputError
 from dgnet_jax.runtime.devices import join_processes, on_first_process
 from dgnet_jax.runtime.workdir import LOCK_FILE
-
-
-@pytest.fixture(scope="module")
-def launcher(tmp_path_factory) -> Launcher:
-    return Launcher(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +140,7 @@ def test_a_study_that_cannot_be_written_ends_everywhere(launcher, file):
 
 
 @pytest.mark.slow
-def test_a_coordinator_out_of_reach_is_told_in_time(launcher, tmp_path):
+def test_a_coordinator_out_of_reach_is_reported_in_time(launcher, tmp_path):
     with socket.socket() as silent:
         silent.bind(("localhost", 0))  # takes the port, and does not listen
         port = silent.getsockname()[1]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from processes import tiny_data
+from processes import files_of, tiny_data
 from trained import save_run
 
 from dgnet_jax.data.pipeline import CachedSplit, ReidData
@@ -156,14 +156,6 @@ def test_people_counted_from_0_are_somebody(tmp_path):
     plan = plan_training_set(source([0, 0, 12]), 0)
     assert {Path(file).name[:4] for file in plan.files} == {"0001", "0013"}
     assert plan.identities.tolist() == [0, 0, 12]
-
-
-def files_of(folder: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
 
 
 def manifest(folder: Path) -> list[dict[str, str]]:
@@ -402,8 +394,8 @@ def test_each_task_is_a_function(run, tmp_path, tmp_path_factory, task, options,
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"quality": 200}, "--quality: found 200, not 1 to 95"),
-        ({"frames": 1}, "--frames: found 1, not 2 or more"),
+        ({"quality": 200}, "--quality: found 200. Give 1 to 95"),
+        ({"frames": 1}, "--frames: found 1. Give 2 or more"),
         ({"seed": -1}, "--seed: found -1"),
         ({"count": 0}, "--count: found 0"),
         ({"animation": "avi"}, "--animation: found 'avi'"),

@@ -8,17 +8,12 @@ import numpy as np
 import pytest
 from drawn_market import smooth_image
 from PIL import Image
-from processes import Launcher, Run
+from processes import Launcher, Run, files_of
 from trained import BEST, save_evaluated, save_run
 
 from dgnet_jax.figures import image_grid
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def launcher(tmp_path_factory) -> Launcher:
-    return Launcher(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
@@ -44,14 +39,6 @@ def finish(*arguments, **options) -> Run:
     run = start(*arguments, **options)
     assert run.end() == 0, run.said()
     return run
-
-
-def files_of(folder: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
 
 
 def test_a_set_killed_stopped_and_restarted_is_byte_for_byte_the_same(launcher, workdir, tmp_path):
@@ -163,17 +150,19 @@ def test_the_best_checkpoint_paints(launcher, tmp_path):
         ("swap", ("--step=77",), "no checkpoint of step 77; found steps [3]"),
         ("swap", ("--step=best",), "no checkpoint has an evaluation"),
         ("swap", ("--step=last",), "flag --step=last: found 'last'. Give a number of steps, or"),
+        ("dataset", ("--quality=200",), "--quality: found 200. Give 1 to 95"),
+        ("interpolate", ("--animation=avi",), "--animation: found 'avi', neither 'gif' nor"),
         ("dataset", ("--config.data.root=nowhere",), "--config.data.root=nowhere"),
     ],
 )
-def test_wrong_input_is_told_without_a_traceback(launcher, workdir, tmp_path, task, flags, message):
+def test_wrong_input_ends_without_a_traceback(launcher, workdir, tmp_path, task, flags, message):
     said = refusal(launcher, workdir, task, tmp_path / "output", *flags)
     assert message in said
     assert "error: " in said and "Traceback" not in said
     assert not (tmp_path / "output").exists()
 
 
-def test_an_output_that_cannot_be_written_is_told(launcher, workdir, tmp_path):
+def test_an_output_that_cannot_be_written_is_refused(launcher, workdir, tmp_path):
     (tmp_path / "file").touch()
     said = refusal(launcher, workdir, "swap", tmp_path / "file", "--count=2")
     assert "error: --output: " in said and "cannot be written (File exists)" in said

@@ -168,7 +168,7 @@ def test_the_name_tells_two_sets_of_weights_apart(model):
     assert other.name != model.name
 
 
-def test_what_cannot_be_loaded_is_told(run, tmp_path):
+def test_what_cannot_be_loaded_is_refused(run, tmp_path):
     workdir, config, _, _ = run
     with pytest.raises(InputError, match="no checkpoints of the dgnet stage in it"):
         load_model(config, tmp_path)

@@ -50,7 +50,9 @@ def stage(diverges_at: int, seen: list[int]) -> Stage:
 
 
 @pytest.mark.parametrize("diverges_at", [3, 5])
-def test_a_state_that_is_not_finite_is_told_before_it_is_ranked(tmp_path: Path, diverges_at: int):
+def test_a_state_that_is_not_finite_is_refused_before_it_is_ranked(
+    tmp_path: Path, diverges_at: int
+):
     seen: list[int] = []
     with pytest.raises(DivergedError, match=f"step {diverges_at}: a parameter") as caught:
         run_stage(stage(diverges_at, seen), tmp_path, tiny_config())

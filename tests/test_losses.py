@@ -46,12 +46,6 @@ every_loss = pytest.mark.parametrize("name", THESIS_ORDER)
 every_spec = pytest.mark.parametrize("spec", WEIGHTS)
 
 
-@pytest.fixture
-def float64():
-    with jax.enable_x64(True):
-        yield
-
-
 def draw(shape, dtype=np.float64):
     rng = np.random.default_rng(7)
     return rng.standard_normal(shape).astype(dtype), 2 * rng.standard_normal(shape).astype(dtype)

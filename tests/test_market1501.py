@@ -174,7 +174,7 @@ def test_an_empty_split_is_refused(tmp_path: Path):
         read_market1501(root)
 
 
-def test_market_is_told_from_its_neighbours(tmp_path: Path):
+def test_market_is_not_taken_for_its_neighbours(tmp_path: Path):
     root = draw_market(tmp_path)
     shutil.copytree(root, tmp_path / "DukeMTMC-reID")
     assert Path(read_market1501(tmp_path).train.paths[0]).is_relative_to(root)

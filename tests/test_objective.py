@@ -16,10 +16,7 @@ GAN_LOSSES = ("lsgan", "nsgan")
 BATCH, IDENTITIES = 3, 6
 
 
-@pytest.fixture(autouse=True)
-def float64():
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def draw(*shape, seed=0):

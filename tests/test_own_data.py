@@ -87,7 +87,7 @@ def test_a_table_of_any_words(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     assert dataset.query.read_bytes(0) == (tmp_path / "images/d.jpg").read_bytes()
 
 
-def test_queries_of_trained_people_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_queries_of_trained_people_give_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     rows = (*ROWS, "h.jpg,anna,yard,query")
     read_csv(write_table(tmp_path / "own.csv", rows))
     (warning,) = (record.getMessage() for record in caplog.records)
@@ -158,7 +158,7 @@ def test_errors_name_the_line(tmp_path: Path, row: str, message: str):
         read_csv(table)
 
 
-def test_a_wrong_header_is_told(tmp_path: Path):
+def test_a_wrong_header_is_refused(tmp_path: Path):
     table = write_table(tmp_path / "own.csv", [], header="path,person,split")
     with pytest.raises(
         InputError, match=r"own\.csv:1: no column identity, camera in the header \(path, person"
@@ -169,7 +169,7 @@ def test_a_wrong_header_is_told(tmp_path: Path):
         read_csv(table)
 
 
-def test_a_split_without_rows_is_told(tmp_path: Path):
+def test_a_split_without_rows_is_refused(tmp_path: Path):
     with pytest.raises(InputError, match="no row has the split query"):
         read_csv(write_table(tmp_path / "own.csv", ROWS[:3]))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from processes import Launcher, end_together, refusals, rows
+from processes import end_together, refusals, rows
 from tiny import IDENTITIES, tiny_config, tiny_state
 
 from dgnet_jax.errors import InputError
@@ -22,11 +22,6 @@ FLAGS = (
     "--config.teacher.total_steps=3",
     "--config.ramp.start=-2",
 )
-
-
-@pytest.fixture(scope="module")
-def launcher(tmp_path_factory) -> Launcher:
-    return Launcher(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")

@@ -74,7 +74,7 @@ def test_transparency_shows_white(tmp_path):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 700), (1000, 20), (64, 128)])
-def test_every_size_is_resized_and_odd_shapes_are_told(tmp_path, size, caplog):
+def test_every_size_is_resized_and_odd_shapes_give_a_warning(tmp_path, size, caplog):
     image = smooth_image(3).resize(size)
     image.save(tmp_path / "a.png")
     with caplog.at_level(logging.WARNING):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from processes import Launcher, refusals, rows, run_script, saved_steps
+from processes import refusals, rows, run_script, saved_steps
 from spread_steps import CASES, TEACHER
 from tiny import IDENTITIES, tiny_config, tiny_state
 
@@ -35,11 +35,6 @@ BY_EMITTERS = {
 
 def total(steps: int) -> str:
     return f"--config.total_steps={steps}"
-
-
-@pytest.fixture(scope="module")
-def launcher(tmp_path_factory) -> Launcher:
-    return Launcher(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")

@@ -118,7 +118,7 @@ def test_a_query_is_named_with_or_without_folder_and_ending(name):
     assert named_queries(["7", name], PATHS) == [2, 0]
 
 
-def test_an_unknown_or_ambiguous_query_is_told_with_near_names():
+def test_an_unknown_or_ambiguous_query_is_refused_with_near_names():
     with pytest.raises(InputError, match=r"no query has the name '0001_c1s1_001051_01'.*51_00.jpg"):
         named_queries(["0001_c1s1_001051_01"], PATHS)
     with pytest.raises(InputError, match="2 queries have the name '7.png'"):

@@ -3,10 +3,10 @@
 import functools
 import json
 import zipfile
-import zlib
 
 import numpy as np
 import pytest
+from reference import seeded
 
 from dgnet_jax.errors import InputError
 from dgnet_jax.evaluation.metrics import (
@@ -26,10 +26,6 @@ ARGUMENTS = (
     "gallery_ids",
     "gallery_cameras",
 )
-
-
-def seeded(text):
-    return np.random.default_rng(zlib.crc32(text.encode()))
 
 
 def market_labels(market_zip, folder):

@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from processes import Launcher, rows, saved_steps
+from processes import rows, saved_steps
 from tiny import tiny_config
 
 from dgnet_jax.runtime import workdir as work_directory
@@ -20,11 +20,6 @@ FLAGS = (
     "--config.log.checkpoint_every_steps=3",
     "--config.evaluation.every_steps=10",
 )
-
-
-@pytest.fixture(scope="module")
-def launcher(tmp_path_factory) -> Launcher:
-    return Launcher(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +194,7 @@ def test_an_unfinished_teacher_is_refused(launcher, uninterrupted, tmp_path):
         ("market.py", ["no Market-1501 there", "Market-1501 is a person re-identification data"]),
     ],
 )
-def test_a_wrong_start_is_told_without_a_traceback(launcher, tmp_path, config, messages):
+def test_a_wrong_start_ends_without_a_traceback(launcher, tmp_path, config, messages):
     said = launcher.refusal(
         tmp_path / "new", f"--config.data.root={tmp_path}/empty", config=f"configs/{config}"
     )

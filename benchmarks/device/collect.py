@@ -1,9 +1,9 @@
 """Takes home what a run has made: few and small files.
 
-    python -m benchmarks.device.collect WORK OUT [--report WORK/evaluation.json]
+    python -m benchmarks.device.collect WORK OUT [--evaluation WORK/evaluation.json]
 
-copies the run's metrics and log, reports of evaluations, and grids as JPEG into OUT, as far as they
-are there. With --report it prints that evaluation's numbers as one JSON line.
+copies the run's metrics and log, results of evaluations, and grids as JPEG into OUT, as far as they
+are there. With --evaluation it prints that evaluation's numbers as one JSON line.
 """
 
 import argparse
@@ -49,9 +49,9 @@ def collect(work: Path, out: Path) -> list[str]:
     return written
 
 
-def numbers(report: Path) -> dict[str, Any]:
+def numbers(evaluation: Path) -> dict[str, Any]:
     """What an evaluation measured, without its configuration."""
-    found = json.loads(report.read_text())
+    found = json.loads(evaluation.read_text())
     names = ("step", "ranking", "counts", "generated_images", "seconds", "device")
     return {name: found[name] for name in names}
 
@@ -61,11 +61,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser("python -m benchmarks.device.collect", description=__doc__)
     parser.add_argument("work", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--report", type=Path)
+    parser.add_argument("--evaluation", type=Path)
     arguments = parser.parse_args(argv)
     collect(arguments.work, arguments.out)
-    if arguments.report:
-        print(json.dumps(numbers(arguments.report)), flush=True)
+    if arguments.evaluation:
+        print(json.dumps(numbers(arguments.evaluation)), flush=True)
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ class Place(NamedTuple):
     out: Path
 
 
-# Stages that run at the same time belong to one group, or alone to one each.
+# A group's stages run at the same time.
 Group = tuple[str, Sequence[Stage]]
 
 
@@ -123,15 +123,18 @@ def second_call(preset: Preset, place: Place, until: float) -> Iterator[Group]:
     )
     yield "finish", [Stage("finish", [finish, collect], waiting + limits["finish"])]
     swap = [*launch, "--mode=generate", "--task=swap"]
-    report = work / "evaluation.json"
-    # The report is written at the end: without time for all of it there would be no ranking.
+    results = work / "evaluation.json"
+    # It is written at the end: without time for all of it there would be no ranking.
     images = until - time.monotonic() >= preset.images_seconds
     evaluate = [
-        *(*launch, "--mode=evaluate", *fields(preset.evaluation), f"--output={report}"),
+        *(*launch, "--mode=evaluate", *fields(preset.evaluation), f"--output={results}"),
         f"--config.evaluation.generated_images={images}",
         f"--config.inception={work / 'weights' / 'inception.safetensors'}",
     ]
-    commands = {"swap": [swap, collect], "evaluation": [evaluate, [*collect, f"--report={report}"]]}
+    commands = {
+        "swap": [swap, collect],
+        "evaluation": [evaluate, [*collect, f"--evaluation={results}"]],
+    }
     yield "evaluation", [Stage(name, both, limits[name]) for name, both in commands.items()]
 
 

@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         study = Study.load(workdir)
         page = study.report()
-    except InputError as error:
+    except (InputError, OSError) as error:  # OSError: a full disk, no permission
         sys.exit(f"error: {error}")
     print(f"{study.text()}\n\nwrote {page}")
 

@@ -1,6 +1,5 @@
 """study.json: the study's plan, so that another process can continue it or write its report."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from dgnet_jax.ablation.results import read_stored
 from dgnet_jax.config import default_config
 from dgnet_jax.errors import InputError
 from dgnet_jax.runtime import workdir as work_directory
-from dgnet_jax.runtime.atomic import replacing
+from dgnet_jax.runtime.atomic import write_json
 
 STUDY_FILE = "study.json"
 # Fields that change no result of a run, and those that say where things are on this machine.
@@ -85,8 +84,7 @@ def save_plan(
     }
     try:
         study.mkdir(parents=True, exist_ok=True)
-        with replacing(study / STUDY_FILE) as temporary:
-            temporary.write_text(json.dumps(plan, indent=2) + "\n", encoding="utf-8")
+        write_json(study / STUDY_FILE, plan)
     except OSError as error:
         raise InputError(
             f"--workdir={study}: cannot be written to ({error.strerror}). Choose another folder."

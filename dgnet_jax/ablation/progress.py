@@ -9,7 +9,7 @@ from typing import Self, TextIO
 import jax
 from tqdm import tqdm
 
-from dgnet_jax.runtime.atomic import replacing
+from dgnet_jax.runtime.atomic import write_json
 
 WALL_TIME_FILE = "wall_time.json"
 
@@ -164,8 +164,7 @@ class WallTime:
         due = now or clock - self._saved >= self._every
         if due and jax.process_index() == 0 and self._file.parent.is_dir():
             self._saved = clock
-            with replacing(self._file) as temporary:
-                temporary.write_text(json.dumps({"wall_seconds": round(self.seconds, 1)}) + "\n")
+            write_json(self._file, {"wall_seconds": round(self.seconds, 1)}, indent=None)
 
     def _read(self) -> float:
         try:

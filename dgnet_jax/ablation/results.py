@@ -8,7 +8,7 @@ from typing import Any
 
 from dgnet_jax.errors import InputError
 from dgnet_jax.losses import FUSIONS, LOSSES
-from dgnet_jax.runtime.atomic import replacing
+from dgnet_jax.runtime.atomic import replacing, write_json
 
 Row = dict[str, Any]
 
@@ -67,11 +67,7 @@ def run_directory(study: Path, label: str, seed: int) -> Path:
 
 def write_result(folder: Path, row: Mapping[str, Any]) -> None:
     """Writes a run's result, whole or not at all, with every field of `FIELDS`."""
-    complete = {field: row.get(field) for field in FIELDS}
-    # JSON has no NaN: what could not be measured is null.
-    strict = json.loads(json.dumps(complete), parse_constant=lambda _: None)
-    with replacing(folder / RESULT_FILE) as temporary:
-        temporary.write_text(json.dumps(strict, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / RESULT_FILE, {field: row.get(field) for field in FIELDS})
 
 
 def read_result(folder: Path) -> Row | None:
@@ -99,8 +95,7 @@ def read_results(study: Path) -> list[Row]:
 
 def write_results(study: Path, rows: Sequence[Row]) -> None:
     """Writes results.json and results.csv, one row a run; the csv has the versions as text."""
-    with replacing(study / "results.json") as temporary:
-        temporary.write_text(json.dumps(list(rows), indent=2) + "\n", encoding="utf-8")
+    write_json(study / "results.json", list(rows))
     with (
         replacing(study / "results.csv") as temporary,
         temporary.open("w", encoding="utf-8", newline="") as stream,

@@ -67,17 +67,16 @@ from dgnet_jax.data.pipeline import ReidData
 from dgnet_jax.errors import DivergedError, InputError
 from dgnet_jax.evaluation.generated_images import FeatureFn, RealImages
 from dgnet_jax.evaluation.image_metrics import measure_against, real_images
-from dgnet_jax.evaluation.retrieval import embed_split
-from dgnet_jax.evaluation.variants import main_variant, rank
+from dgnet_jax.evaluation.retrieval import rank_data
+from dgnet_jax.evaluation.variants import Metrics, main_variant
 from dgnet_jax.inference import TeacherModel, load_model, load_teacher
-from dgnet_jax.models import build_teacher
+from dgnet_jax.models import Variables, build_teacher
 from dgnet_jax.runtime import workdir as work_directory
 from dgnet_jax.runtime.devices import on_first_process, use_compilation_cache
 from dgnet_jax.runtime.preemption import Stopped, stopping_at_once
 from dgnet_jax.runtime.provenance import git_commit, provenance
 from dgnet_jax.runtime.workdir import InUseError
 from dgnet_jax.training import trainer
-from dgnet_jax.training.loop import Metrics
 from dgnet_jax.training.session import Session
 
 TEACHER, FEATURES = "teacher", "real_features.npz"
@@ -306,7 +305,7 @@ class Study:
         model = TeacherModel(self.config, network, session.teacher, source, session.placement)
         return model.embeddings
 
-    def _teacher(self, session: Session) -> Any:
+    def _teacher(self, session: Session) -> Variables:
         given = self.config.teacher.checkpoint
         if given:
             identities = session.data.num_identities
@@ -374,9 +373,7 @@ def measure(
     """
     model = load_model(config, workdir) if real is not None or not metrics else None
     if model is not None and not metrics:
-        splits = (data.query, data.gallery)
-        embedded = [embed_split(model.embeddings, split) for split in splits]
-        metrics = rank(main_variant(config), *embedded).metrics
+        metrics = rank_data(model.embeddings, data, main_variant(config)).metrics
     found: dict[str, Any] = {name: metrics.get(name) for name in RANKING}
     found |= {name: int(metrics[name]) for name in COUNTS if name in metrics}
     if model is not None and real is not None:

@@ -8,15 +8,11 @@ python -m dgnet_jax.convert --to-released runs/l1_rmse OUT_DIR
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dgnet_jax.command_line import parse_step
 from dgnet_jax.convert.architecture import KINDS
 from dgnet_jax.convert.released import Written, convert
 from dgnet_jax.errors import InputError
-
-if TYPE_CHECKING:
-    pass
 
 _NETWORKS = "\n".join(f"  {kind}: {text}" for kind, text in KINDS.items())
 _DESCRIPTION = f"""\
@@ -85,7 +81,7 @@ def main(argv: list[str]) -> None:
     paths = [Path(path) for path in arguments.paths]
     try:
         if arguments.to_released:
-            # Imported here: only a run of this package needs jax.
+            # Imported here: only a run has checkpoints.
             from dgnet_jax.export.released import to_released
 
             if len(paths) != 2 or arguments.kind:

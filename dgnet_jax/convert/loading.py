@@ -10,9 +10,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from dgnet_jax.convert.architecture import Fit, Shape, fit, generator_shapes, module_shapes
-from dgnet_jax.convert.names import Network, Variables, convert_state_dict
+from dgnet_jax.convert.names import Network, convert_state_dict
 from dgnet_jax.errors import InputError
-from dgnet_jax.models import Networks
+from dgnet_jax.models import Networks, Variables
 from dgnet_jax.models.reid import Teacher
 
 

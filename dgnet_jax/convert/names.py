@@ -12,8 +12,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from dgnet_jax.models import Variables
+
 Network = Literal["gen", "id", "dis", "teacher", "resnet"]
-Variables = dict[str, dict[str, Any]]
 
 
 class Location(NamedTuple):

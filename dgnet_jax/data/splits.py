@@ -7,6 +7,9 @@ import numpy as np
 
 from dgnet_jax.data.storage import Files
 
+# Identities of no person: images that do not count, and negatives of a gallery.
+JUNK, DISTRACTOR = -1, 0
+
 
 @dataclass(frozen=True, eq=False)
 class Split:

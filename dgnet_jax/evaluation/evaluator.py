@@ -4,7 +4,6 @@
 work directory is changed, so a run may be evaluated while it is training.
 """
 
-import json
 import tempfile
 import time
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ import numpy as np
 from absl import logging
 
 from dgnet_jax.data.pipeline import ReidData
+from dgnet_jax.data.splits import JUNK
 from dgnet_jax.errors import InputError
 from dgnet_jax.evaluation.curves import cmc_plot
 from dgnet_jax.evaluation.image_metrics import measure_images
@@ -28,14 +28,14 @@ from dgnet_jax.evaluation.ranked_lists import (
     ranked_lists_picture,
     worst_queries,
 )
-from dgnet_jax.evaluation.retrieval import embed_split, evaluate_retrieval
+from dgnet_jax.evaluation.retrieval import embed_split, evaluate_retrieval, rank_data
 from dgnet_jax.evaluation.variants import Embedded, Metrics, Ranked, main_variant, rank, variants
 from dgnet_jax.figures import save_png
 from dgnet_jax.inference import Baseline, DGNet, load_baseline, load_model
 from dgnet_jax.models import Networks, Variables
 from dgnet_jax.models.forward import Forward
 from dgnet_jax.runtime import provenance
-from dgnet_jax.runtime.atomic import replacing
+from dgnet_jax.runtime.atomic import write_json
 from dgnet_jax.runtime.checkpoints import Step
 from dgnet_jax.runtime.dataset import open_data
 from dgnet_jax.runtime.devices import Placement, on_first_process, use_compilation_cache
@@ -81,7 +81,7 @@ def evaluate(
     """Ranks the gallery with a checkpoint of a work directory.
 
     Args:
-        config: as trained, or `workdir.load_config(workdir)`; `data` and `evaluation` may differ:
+        config: as trained (`config.trained_config(workdir)`); `data` and `evaluation` may differ:
             the people of `data` need not be those of the training.
         workdir: of a run; nothing in it is changed. None with `config.released`.
         step: which checkpoint; "best" is the one with the best mAP in its training's evaluations,
@@ -97,8 +97,7 @@ def evaluate(
     use_compilation_cache()
     data = open_data(config)
     model = _load(config, workdir, step)
-    query, gallery = (embed_split(model.embeddings, split) for split in (data.query, data.gallery))
-    return rank(main_variant(config), query, gallery).metrics
+    return rank_data(model.embeddings, data, main_variant(config)).metrics
 
 
 def evaluate_fully(
@@ -126,7 +125,7 @@ def evaluate_fully(
             data set is another one than the training's; or `evaluation_of_FILE.json` of released
             weights. Pictures go to a folder of that name beside it.
         queries: file names of the queries to draw; a seeded choice by default.
-        config_name: for the file, such as the file of the configuration.
+        config_name: stored in the file as `config`: --config as it was given.
 
     Returns:
         What is in the file; `tables.evaluation_table` shows it.
@@ -192,10 +191,7 @@ def write_evaluation(evaluation: Evaluation, file: str | Path) -> None:
     """Writes the results as JSON, whole or not at all; folders are made."""
     file = Path(file)
     file.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(file) as temporary:
-        # JSON has no NaN: what could not be measured is null.
-        strict = json.loads(json.dumps(evaluation), parse_constant=lambda _: None)
-        temporary.write_text(json.dumps(strict, indent=2) + "\n", encoding="utf-8")
+    write_json(file, evaluation)
     logging.info("wrote %s", file)
 
 
@@ -310,7 +306,7 @@ def _draw(
         for name, selected in selections.items()
         if selected
     }
-    length = min(_CMC_LENGTH, int(np.count_nonzero(data.gallery.identities != -1)))
+    length = min(_CMC_LENGTH, int(np.count_nonzero(data.gallery.identities != JUNK)))
     pictures["cmc"] = cmc_plot(
         {row.variant.name: cumulative_matches(row.hits, length) for row in rows},
         f"{model.name} on {config.data.name}",

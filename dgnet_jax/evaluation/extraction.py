@@ -1,6 +1,5 @@
 """Inception features of images on the host, in batches over all devices."""
 
-import zlib
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,7 @@ from jaxtyping import Array, Float, UInt8
 
 from dgnet_jax.models.inception import inception_features, load_inception
 from dgnet_jax.runtime.devices import Placement, place, run_batches
+from dgnet_jax.runtime.provenance import checksum
 
 BATCH_SIZE = 64
 
@@ -66,14 +66,10 @@ def load_extractor(
     """
     params = load_inception(weights, dims)
     placement = place()
-    devices = placement.mesh.size
-    checksum = 0
-    for leaf in jax.tree.leaves(params):
-        checksum = zlib.crc32(np.ascontiguousarray(leaf).data, checksum)
     return InceptionExtractor(
         placement.put_state(params),
         dims,
-        -(-max(batch_size, 1) // devices) * devices,
-        f"inception-2015-12-05 {dims} {checksum:08x}",
+        placement.round_up("evaluation.batch_size", batch_size),
+        f"inception-2015-12-05 {dims} {checksum(params):08x}",
         placement,
     )

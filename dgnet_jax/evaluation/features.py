@@ -1,8 +1,7 @@
-"""Retrieval features of DG-Net (docs/method.md, section 7.1): two embeddings over two views.
+"""Prime and fine embeddings (`models.embedding`) as one vector whose inner product is the score.
 
-An image and its mirror each give a `prime` and a `fine` embedding of 512 values. Each embedding is
-L2-normalised, summed over the two views and normalised again. The score of two images is
-prime . prime + alpha * fine . fine, with alpha 0.5 in every published figure.
+The score of two images is prime . prime + alpha * fine . fine, with alpha 0.5 in every published
+figure: docs/method.md, section 7.1.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""The measures of generated images that `--mode=evaluate` reports: one function for all."""
+"""The measures of generated images, for `--mode=evaluate` and for studies."""
 
 from functools import partial
 from pathlib import Path
@@ -7,7 +7,7 @@ import ml_collections
 from absl import logging
 
 from dgnet_jax.data.pipeline import ReidData
-from dgnet_jax.data.readers.folders import JUNK
+from dgnet_jax.data.splits import JUNK
 from dgnet_jax.errors import InputError
 from dgnet_jax.evaluation.extraction import InceptionExtractor, load_extractor
 from dgnet_jax.evaluation.fid_protocol import swapped_training_images
@@ -15,14 +15,7 @@ from dgnet_jax.evaluation.generated_images import FeatureFn, RealImages, Results
 from dgnet_jax.inference import DGNet, load_teacher_model
 
 
-def measure_images(
-    config: ml_collections.ConfigDict,
-    model: DGNet,
-    data: ReidData,
-    *,
-    cache: str | Path | None = None,
-    keep: str | Path | None = None,
-) -> Results:
+def measure_images(config: ml_collections.ConfigDict, model: DGNet, data: ReidData) -> Results:
     """DG-Net's protocol for a model on a data set, with the networks that there are.
 
     Args:
@@ -30,8 +23,6 @@ def measure_images(
             `evaluation.fid_images`, `evaluation.batch_size`, `seed`; `teacher` for its network.
         model: paints one image for every training image.
         data: training images, and the gallery for the floor.
-        cache: a file for the Inception features of real images, see `RealImages`.
-        keep: a folder for the generated pictures, see `evaluate_generated`.
 
     Returns:
         What `evaluate_generated` returns; `teacher_missing` says why there is no teacher.
@@ -50,8 +41,7 @@ def measure_images(
             f"identity consistency and the Frechet distance in the teacher's space are not "
             f"available: {error}"
         )
-    real = real_images(config, data, teacher, cache=cache)
-    return measure_against(real, model, keep=keep) | missing
+    return measure_against(real_images(config, data, teacher), model) | missing
 
 
 def real_images(
@@ -64,8 +54,9 @@ def real_images(
     """What `measure_images` compares with; several models can share it.
 
     Args:
-        config, data, cache: as `measure_images`'.
+        config, data: as `measure_images`'.
         teacher: its embeddings, or None.
+        cache: a file for the Inception features of real images, see `RealImages`.
 
     Raises:
         InputError: the file of `config.inception` cannot be used, or a number is out of range.
@@ -88,11 +79,11 @@ def real_images(
     )
 
 
-def measure_against(real: RealImages, model: DGNet, *, keep: str | Path | None = None) -> Results:
+def measure_against(real: RealImages, model: DGNet) -> Results:
     """Measures a model against `real`, whose seed also chooses structures; see `measure_images`."""
     logging.info("measuring %d generated images", len(real.images))
     generate = partial(swapped_training_images, model, seed=real.seed)
-    return evaluate_generated(generate, real, keep=keep)
+    return evaluate_generated(generate, real)
 
 
 def _inception(config: ml_collections.ConfigDict) -> InceptionExtractor | None:

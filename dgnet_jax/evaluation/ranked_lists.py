@@ -14,9 +14,9 @@ from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
 from dgnet_jax.data.pipeline import CachedSplit
+from dgnet_jax.data.splits import JUNK
 from dgnet_jax.errors import InputError
 from dgnet_jax.evaluation.metrics import average_precision_trapezoid
-from dgnet_jax.evaluation.ranking import JUNK
 from dgnet_jax.figures import image_grid
 
 Kind = Literal["right", "wrong", "junk"]

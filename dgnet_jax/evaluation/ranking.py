@@ -17,12 +17,10 @@ import numpy as np
 from jaxtyping import Float, Integer, Real
 from numpy.typing import ArrayLike
 
+from dgnet_jax.data.splits import DISTRACTOR, JUNK
 from dgnet_jax.errors import InputError
 from dgnet_jax.evaluation.metrics import RANKS, summarise
 from dgnet_jax.runtime.threads import available_cpus
-
-JUNK = -1
-DISTRACTOR = 0
 
 # Above so many hits, sorting the row costs less than a pass over it for every hit (measured at 16k
 # to 82k items). Market-1501 has 17 hits per query on average, MSMT17 under 30.

@@ -9,7 +9,7 @@ from absl import logging
 from jaxtyping import Array, Float, UInt8
 
 from dgnet_jax.data.pipeline import CachedSplit, ReidData
-from dgnet_jax.evaluation.variants import Embedded, Metrics, Variant, rank
+from dgnet_jax.evaluation.variants import Embedded, Metrics, Ranked, Variant, rank
 from dgnet_jax.inference import embed
 from dgnet_jax.models.embedding import Embeddings
 from dgnet_jax.runtime.devices import Placement
@@ -21,6 +21,11 @@ Embedder = Callable[[UInt8[np.ndarray, "n rows columns 3"]], Float[np.ndarray, "
 def embed_split(embedder: Embedder, split: CachedSplit) -> Embedded:
     """The embeddings of a split's images, with their labels."""
     return Embedded(embedder(split.images), split.identities, split.cameras)
+
+
+def rank_data(embedder: Embedder, data: ReidData, variant: Variant) -> Ranked:
+    """The gallery of a data set, ranked for its queries."""
+    return rank(variant, embed_split(embedder, data.query), embed_split(embedder, data.gallery))
 
 
 def evaluate_retrieval(
@@ -54,12 +59,11 @@ def evaluate_retrieval(
     ) -> Float[np.ndarray, "n 2 dim"]:
         return embed(features_fn, images, batch_size=batch_size, sharding=placement.sharded)
 
-    query, gallery = data.query, data.gallery
-    ranked = rank(Variant(alpha), embed_split(embedder, query), embed_split(embedder, gallery))
+    ranked = rank_data(embedder, data, Variant(alpha))
     logging.info(
         "evaluated %d queries against %d images in %.0f s",
-        len(query.images),
-        len(gallery.images),
+        len(data.query.images),
+        len(data.gallery.images),
         time.perf_counter() - started,
     )
     return ranked.metrics

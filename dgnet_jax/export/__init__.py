@@ -4,7 +4,6 @@
 NumPy and Pillow, but neither Flax nor this package.
 """
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +19,7 @@ from dgnet_jax.errors import InputError
 from dgnet_jax.export import embed as example
 from dgnet_jax.inference import DGNet, load_model
 from dgnet_jax.models.forward import Forward
-from dgnet_jax.runtime.atomic import replacing
+from dgnet_jax.runtime.atomic import replacing, write_json
 from dgnet_jax.runtime.checkpoints import Step
 from dgnet_jax.runtime.provenance import package_versions
 
@@ -135,8 +134,7 @@ def write_export(model: DGNet, folder: str | Path, alpha: float) -> Path:
     exported = export_embedder(model, alpha)
     with replacing(folder / ARTEFACT) as path:
         path.write_bytes(exported.serialize())
-    with replacing(folder / DESCRIPTION) as path:
-        path.write_text(json.dumps(describe(model, exported, alpha), indent=2) + "\n")
+    write_json(folder / DESCRIPTION, describe(model, exported, alpha))
     with replacing(folder / EXAMPLE) as path:
         shutil.copyfile(example.__file__, path)
     return folder

@@ -26,7 +26,9 @@ def parser() -> argparse.ArgumentParser:
         metavar="N|best",
         help="which checkpoint; 'best' is the one with the best mAP; default: the last",
     )
-    result.add_argument("--alpha", type=float, help="weight of the fine embedding; default: 0.5")
+    result.add_argument(
+        "--alpha", type=float, help="weight of the fine embedding; default: the run's"
+    )
     result.add_argument("--onnx", action="store_true", help="writes OUT/embedder.onnx too")
     return result
 

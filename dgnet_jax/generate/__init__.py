@@ -1,7 +1,7 @@
 """Pictures and data sets painted by a trained DG-Net: `launch.py --mode=generate`, and a library.
 
-Each task has a module whose functions take an `inference.DGNet` and return arrays: `swap`,
-`interpolate`, `dataset`. `tasks.generate` writes them to files.
+`swap` and `interpolate` have functions from an `inference.DGNet` to arrays, `dataset` writes a
+synthetic re-ID data set; `tasks.generate` is the command.
 """
 
 from collections.abc import Sequence
@@ -56,6 +56,6 @@ class GenerateOptions:
             value = getattr(self, name)
             if value is not None and (value < low or (high is not None and value > high)):
                 limits = f"{low} or more" if high is None else f"{low} to {high}"
-                raise InputError(f"--{name}: found {value}, not {limits}")
+                raise InputError(f"--{name}: found {value}. Give {limits}")
         if self.animation not in ("gif", "webp"):
             raise InputError(f"--animation: found {self.animation!r}, neither 'gif' nor 'webp'")

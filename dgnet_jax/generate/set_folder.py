@@ -15,7 +15,7 @@ from PIL import Image
 
 from dgnet_jax.data.generated import LABELS_FILE, MANIFEST_FILE, SETTINGS_FILE
 from dgnet_jax.errors import InputError
-from dgnet_jax.runtime.atomic import replacing
+from dgnet_jax.runtime.atomic import replacing, write_json
 
 COLUMNS = ("file", "identity", "camera", "label", "appearance_source", "structure_source", "seed")
 _THREADS = 8
@@ -79,8 +79,7 @@ class SetFolder:
                 f"--output={self.folder}: not empty, and no {SETTINGS_FILE} in it: it is not a "
                 "generated data set. Choose another folder"
             )
-        with replacing(settings) as temporary:
-            temporary.write_text(json.dumps(self._description, indent=1) + "\n", encoding="utf-8")
+        write_json(settings, self._description, indent=1)
         for name in {"", *(_file(line).partition("/")[0] for line in self._lines)}:
             (self.folder / name).mkdir(exist_ok=True)
             for stray in (self.folder / name).glob(".*.tmp"):  # of a killed process

@@ -1,10 +1,12 @@
 """Files that are there completely or not at all, however the process ends."""
 
 import contextlib
+import json
 import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 
 @contextlib.contextmanager
@@ -23,3 +25,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, content: Any, indent: int | None = 2) -> None:
+    """Writes strict JSON: a NaN, which is a number that could not be measured, becomes null."""
+    strict = json.loads(json.dumps(content), parse_constant=lambda _: None)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(strict, indent=indent) + "\n", encoding="utf-8")

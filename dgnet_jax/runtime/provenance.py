@@ -2,12 +2,14 @@
 
 import platform
 import subprocess
+import zlib
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 import dgnet_jax
 
@@ -28,6 +30,14 @@ def versions() -> dict[str, str]:
 def device() -> str:
     """The devices of all processes, such as "8 x TPU v5 lite"."""
     return f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+
+
+def checksum(tree: Any) -> int:
+    """CRC-32 over the bytes of all arrays of a tree, in its order: what tells weights apart."""
+    value = 0
+    for leaf in jax.tree.leaves(tree):
+        value = zlib.crc32(np.ascontiguousarray(leaf).data, value)
+    return value
 
 
 def now() -> str:

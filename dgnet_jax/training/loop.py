@@ -17,13 +17,12 @@ from absl import logging
 
 from dgnet_jax.data.pipeline import Prefetch
 from dgnet_jax.errors import DivergedError, InputError
+from dgnet_jax.evaluation.variants import Metrics
 from dgnet_jax.runtime.checkpoints import Checkpoints
 from dgnet_jax.runtime.devices import from_first_process, to_host
 from dgnet_jax.runtime.preemption import GracefulStop, Stopped
 from dgnet_jax.runtime.workdir import stage_directory
 from dgnet_jax.training.run_log import RunLog, check_finite
-
-Metrics = dict[str, float]
 
 
 class Stage(NamedTuple):

@@ -27,6 +27,7 @@ from dgnet_jax.data.randomness import share_of
 from dgnet_jax.data.sampling import ClassificationSampler
 from dgnet_jax.errors import InputError
 from dgnet_jax.evaluation.retrieval import evaluate_retrieval
+from dgnet_jax.evaluation.variants import Metrics
 from dgnet_jax.models import Params, Variables, apply, build_teacher
 from dgnet_jax.models.embedding import Embeddings
 from dgnet_jax.models.forward import TeacherForward
@@ -35,7 +36,7 @@ from dgnet_jax.runtime import workdir as work_directory
 from dgnet_jax.runtime.dataset import open_data
 from dgnet_jax.runtime.devices import Placement, place, to_host, use_compilation_cache
 from dgnet_jax.runtime.workdir import TEACHER_STAGE
-from dgnet_jax.training.loop import Metrics, Stage, run_stage
+from dgnet_jax.training.loop import Stage, run_stage
 from dgnet_jax.training.schedules import step_decay
 from dgnet_jax.training.state import reid_sgd
 

@@ -17,6 +17,7 @@ from dgnet_jax.convert import load_backbone
 from dgnet_jax.data.pipeline import ReidData, gather_pairs
 from dgnet_jax.data.sampling import PairSampler
 from dgnet_jax.errors import InputError
+from dgnet_jax.evaluation.variants import Metrics
 from dgnet_jax.figures import save_png
 from dgnet_jax.inference import load_teacher
 from dgnet_jax.models import Networks, Variables
@@ -24,7 +25,7 @@ from dgnet_jax.models.initialization import init_parameters
 from dgnet_jax.runtime import workdir as work_directory
 from dgnet_jax.runtime.devices import Placement, to_host, use_compilation_cache
 from dgnet_jax.runtime.workdir import DGNET_STAGE
-from dgnet_jax.training.loop import Metrics, Stage, run_stage
+from dgnet_jax.training.loop import Stage, run_stage
 from dgnet_jax.training.pictures import Painter
 from dgnet_jax.training.run_log import RunLog
 from dgnet_jax.training.schedules import first_active_step

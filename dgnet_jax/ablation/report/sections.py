@@ -75,7 +75,7 @@ def facts(runs: Sequence[Run], config: ml_collections.ConfigDict) -> dict[str, s
     dates = [str(run.result["date"]) for run in runs if run.result.get("date")]
     if dates:
         found["last run"] = max(dates)
-    versions = sorted({_pairs(run.result.get("versions")) for run in runs} - {""})
+    versions = sorted({_versions_text(run.result.get("versions")) for run in runs} - {""})
     if versions:
         found["versions"] = "; ".join(versions)
     return found
@@ -233,7 +233,7 @@ def _coverage(groups: Groups, study_dir: Path) -> list[str]:
 
 
 def _measures(groups: Groups, study: bool) -> list[str]:
-    """Which measures are missing, and FID's floor; study: not of a single run, which has no FID."""
+    """Which measures are missing, and FID's floor; without `study`, of a run, which has no FID."""
     finished = [run.result for group in groups.values() for run in group if not run.diverged]
     if not finished:
         return ["No run finished: there is nothing to compare."]
@@ -268,7 +268,7 @@ def _absent(runs: Sequence[Run], study_dir: Path) -> list[str]:
     return [f"{label} (seed {', '.join(seeds)})" for label, seeds in by_label.items()]
 
 
-def _pairs(versions: Any) -> str:
+def _versions_text(versions: Any) -> str:
     if not isinstance(versions, Mapping):
         return str(versions or "")
     return ", ".join(f"{name} {value}" for name, value in versions.items())

@@ -12,12 +12,11 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
-from dgnet_jax.data.splits import ReidDataset, Split
+from dgnet_jax.data.splits import DISTRACTOR, JUNK, ReidDataset, Split
 from dgnet_jax.data.storage import LayoutNotFoundError, Storage, find_layout
 from dgnet_jax.errors import InputError
 
 FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
-JUNK, DISTRACTOR = -1, 0
 
 
 @dataclass(frozen=True)

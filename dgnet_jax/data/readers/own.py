@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
-from dgnet_jax.data.readers.folders import DISTRACTOR, JUNK, FolderNaming
-from dgnet_jax.data.splits import ReidDataset, Split
+from dgnet_jax.data.readers.folders import FolderNaming
+from dgnet_jax.data.splits import DISTRACTOR, JUNK, ReidDataset, Split
 from dgnet_jax.data.storage import FolderStorage
 from dgnet_jax.errors import InputError
 
