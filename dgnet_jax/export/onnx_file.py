@@ -3,7 +3,8 @@
 Tried with jax2onnx 0.13.0 (what pip resolves on Python 3.11), jax 0.10.2, onnx 1.23 and onnxruntime
 1.31: any batch, uint8 images, the features of the full-size network equal to 1e-4. Two operations
 it did not take with a symbolic batch: `jax.image.resize`, so the resize is written here as two
-products with constant matrices, and `lax.pad`, for which `jnp.pad` stands in `models.resnet`.
+products with constant matrices, and `lax.pad`, for which `jnp.pad` stands in `models.resnet`. A
+choice by platform it does not take at all, so convolutions have their plain form.
 """
 
 import logging
@@ -18,6 +19,7 @@ from jax import export as jax_export
 from dgnet_jax.errors import InputError
 from dgnet_jax.export import Features, embedder
 from dgnet_jax.inference import DGNet
+from dgnet_jax.models.blocks import plain_convolutions
 from dgnet_jax.runtime.atomic import replacing
 
 
@@ -37,7 +39,8 @@ def write_onnx(model: DGNet, path: str | Path, alpha: float) -> Path:
     embed = embedder(model, alpha)
 
     def embed_resized(images: jax.Array) -> tuple[jax.Array, ...]:
-        return tuple(embed(_resize(images, *matrices)))
+        with plain_convolutions():
+            return tuple(embed(_resize(images, *matrices)))
 
     shape = jax_export.symbolic_shape(f"batch, {rows}, {columns}, 3")
     converted = jax2onnx.to_onnx(

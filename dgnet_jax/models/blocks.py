@@ -4,7 +4,9 @@
 float32.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from typing import NamedTuple
 
@@ -97,6 +99,22 @@ class Geometry(NamedTuple):
 PLAIN = Geometry()
 
 
+_always_plain = ContextVar("_always_plain", default=False)
+
+
+@contextmanager
+def plain_convolutions() -> Iterator[None]:
+    """Convolutions that are traced inside have their plain form, also on a CPU.
+
+    For converters of traced programs that know no choice by platform.
+    """
+    token = _always_plain.set(True)
+    try:
+        yield
+    finally:
+        _always_plain.reset(token)
+
+
 def convolve(
     x: Float[Array, "batch h w in_c"],
     kernel: Float[Array, "rows columns in_c out_c"],
@@ -115,6 +133,8 @@ def convolve(
         # XLA's CPU convolution takes several times a matmul's time for 1 x 1 weight gradients.
         x = x[:, :: geometry.stride, :: geometry.stride] if geometry.stride > 1 else x
         return lax.dot_general(x, kernel[0, 0], (((3,), (0,)), ((), ())))
+    if _always_plain.get():
+        return _plainly(x, kernel, geometry)
     if not forward_mode:
         return _convolve(x, kernel, geometry)
     return lax.platform_dependent(
