@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from jax import export as jax_export
 from jax.extend.core import subjaxprs
-from processes import Launcher
 from tiny import IDENTITIES, tiny_config
 
 from configs import market
@@ -58,6 +57,21 @@ def test_a_program_lowered_on_a_cpu_carries_the_plain_form_to_accelerators(platf
     padded = partial(blocks.convolve, geometry=blocks.Geometry(padding=(1, 2)))
     assert "stablehlo.pad" not in lowered(padded, platform, x, kernel)
     assert "stablehlo.pad" in lowered(padded, "cpu", x, kernel)
+
+
+def test_plain_convolutions_leave_no_choice_to_the_platform():
+    x, kernel = jnp.zeros((2, 6, 5, 4)), jnp.zeros((5, 5, 4, 2))
+    upsample = partial(blocks.convolve, geometry=UPSAMPLING)
+    chosen = convolved_kernels(lowered(upsample, "cpu", x, kernel))
+    with blocks.plain_convolutions():
+        # New functions: JAX keeps what it has traced of one.
+        traced = jax.make_jaxpr(lambda *arguments: upsample(*arguments))(x, kernel)
+        plain = lowered(lambda *arguments: upsample(*arguments), "cpu", x, kernel)
+    assert "platform_index" not in str(traced)
+    assert convolved_kernels(plain) == ["5x5x4x2"]
+    # Afterwards everything is as it was.
+    again = lowered(lambda *arguments: upsample(*arguments), "cpu", x, kernel)
+    assert convolved_kernels(again) == chosen != ["5x5x4x2"]
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
@@ -196,8 +210,8 @@ def test_networks_of_full_size_on_a_cpu_start_with_a_warning(caplog, variant, to
 
 
 @pytest.mark.slow
-def test_a_run_that_requires_an_accelerator_ends_where_there_is_none(tmp_path, tmp_path_factory):
-    run = Launcher(tmp_path_factory).start(tmp_path / "new", "--require_accelerator")
+def test_a_run_that_requires_an_accelerator_ends_where_there_is_none(launcher, tmp_path):
+    run = launcher.start(tmp_path / "new", "--require_accelerator")
     assert run.end() == 1
     assert run.said().splitlines()[-1].startswith("error: --require_accelerator: jax found CPUs")
     assert not (tmp_path / "new").exists()

@@ -1,6 +1,7 @@
 """The flags, as they are typed."""
 
 import argparse
+import dataclasses
 import json
 import re
 
@@ -12,6 +13,7 @@ import launch
 from configs import trained
 from dgnet_jax.command_line import StepParser, add_trained_config, parse_step
 from dgnet_jax.data.readers.datasets import load_dataset
+from dgnet_jax.generate import GenerateOptions
 
 
 @pytest.mark.parametrize(
@@ -135,3 +137,11 @@ def test_help_lists_the_flags_of_all_modes() -> None:
     """absl's --help shows what is key to the program that runs, as --helpfull does not."""
     listed = {flag.name for flag in flags.FLAGS.get_key_flags_for_module(launch)}
     assert {"config", "workdir", "mode", "step", "task", "appearance", "losses", "shard"} <= listed
+
+
+def test_options_of_generation_have_the_defaults_of_their_flags() -> None:
+    """For the command line and for Python they are the same."""
+    assert launch.MODES  # imported, so that the flags are defined
+    for field in dataclasses.fields(GenerateOptions):
+        default = flags.FLAGS[field.name].default
+        assert (tuple(default) if isinstance(default, list) else default) == field.default

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import tiny_config, tiny_state
+from tiny import tiny_config, tiny_state, tiny_teacher
 
 from configs import base
 from dgnet_jax.convert import is_unused, locate, lookup, to_flax_layout
@@ -98,7 +98,7 @@ def test_a_key_of_no_known_layer_is_located_nowhere_and_not_called_unused():
     assert not is_unused("dec.model.99.conv.weight")
 
 
-def outputs(networks, state, images):
+def outputs(networks, state, teacher, images):
     """Outputs of every network for `images`, each layer run as it stands, without jit."""
     appearance = {"params": state.appearance, "batch_stats": state.appearance_stats}
     structure = networks.structure_encoder.apply(
@@ -117,6 +117,7 @@ def outputs(networks, state, images):
             {"params": state.generator["decoder"]}, structure, features[0].code
         ),
         "discriminator": networks.discriminator.apply({"params": state.discriminator}, images),
+        "teacher": networks.teacher.apply(teacher, images),
     }
 
 
@@ -125,8 +126,9 @@ def test_weights_may_be_numpy_arrays_as_a_converted_file_gives_them():
     networks = build_networks(config, IDENTITIES)
     state = tiny_state(networks, make_optimizers(config), 0)
     images = jax.random.uniform(jax.random.key(0), (2, 32, 16, 3), minval=-1, maxval=1)
-    expected = outputs(networks, state, images)
-    found = outputs(networks, jax.tree.map(np.asarray, state), images)
+    teacher = tiny_teacher(networks)
+    expected = outputs(networks, state, teacher, images)
+    found = outputs(networks, *jax.tree.map(np.asarray, (state, teacher)), images)
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 

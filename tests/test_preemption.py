@@ -6,7 +6,7 @@ import textwrap
 import threading
 
 import pytest
-from processes import Launcher, end_together, rows, run_two, saved_steps
+from processes import end_together, rows, run_two, saved_steps
 from two_stages import STEPS
 
 from dgnet_jax.runtime.preemption import GracefulStop, Stopped
@@ -173,9 +173,9 @@ def test_processes_stop_after_the_last_step_of_a_stage_that_another_follows(tmp_
 
 
 @pytest.mark.slow
-def test_a_run_of_two_processes_stops_between_teacher_and_dgnet(tmp_path_factory, tmp_path):
+def test_a_run_of_two_processes_stops_between_teacher_and_dgnet(launcher, tmp_path):
     flags = ["--config.teacher.total_steps=3", "--config.total_steps=40"]
-    runs = Launcher(tmp_path_factory).start_two(tmp_path / "run", *flags)
+    runs = launcher.start_two(tmp_path / "run", *flags)
     runs[0].wait_until(lambda: "teacher step 3 evaluated" in runs[0].said())
     runs[1].terminate()
     assert end_together(runs) == [143, 143], runs[0].said() + runs[1].said()

@@ -106,7 +106,8 @@ _always_plain = ContextVar("_always_plain", default=False)
 def plain_convolutions() -> Iterator[None]:
     """Convolutions that are traced inside have their plain form, also on a CPU.
 
-    For converters of traced programs that know no choice by platform.
+    For converters of traced programs that know no choice by platform. What JAX has traced before,
+    of the same function, keeps its form.
     """
     token = _always_plain.set(True)
     try:

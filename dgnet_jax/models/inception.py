@@ -50,7 +50,7 @@ class ConvRelu(nn.Module):
     ) -> Float[Array, "batch out_h out_w {self.features}"]:
         shape = (*self.kernel_size, x.shape[-1], self.features)
         kernel = jnp.asarray(self.param("kernel", kaiming_fan_in, shape), x.dtype)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(x.dtype)
+        bias = jnp.asarray(self.param("bias", nn.initializers.zeros, (self.features,)), x.dtype)
         geometry = Geometry(self.stride, padding=self.padding)
         return nn.relu(convolve(x, kernel, geometry) + bias)
 
