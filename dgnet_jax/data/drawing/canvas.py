@@ -147,6 +147,11 @@ class Canvas:
         light = np.asarray(self._light.resize(size, Image.Resampling.BILINEAR), np.float32)
         return colour * (light / _NEUTRAL)[..., None]
 
+    @property
+    def colours(self) -> np.ndarray:
+        """The layer of colours, (HEIGHT, WIDTH, 3) uint8, as drawn: no light on it."""
+        return np.asarray(self._colour)
+
     def _fill(self, polygon: np.ndarray, fill: Fill) -> None:
         """Fills the polygon (2n,), x and y alternating."""
         if not isinstance(fill, Texture):

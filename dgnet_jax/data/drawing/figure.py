@@ -10,6 +10,45 @@ from dgnet_jax.data.drawing.torso import draw_seat, draw_torso
 from dgnet_jax.data.drawing.wardrobe import Person
 
 
+KEYPOINTS = (
+    "nose",
+    "neck",
+    *(f"right {joint}" for joint in ("shoulder", "elbow", "wrist")),
+    *(f"left {joint}" for joint in ("shoulder", "elbow", "wrist")),
+    *(f"right {joint}" for joint in ("hip", "knee", "ankle")),
+    *(f"left {joint}" for joint in ("hip", "knee", "ankle")),
+    *("right eye", "left eye", "right ear", "left ear"),
+)
+"""OpenPose's 18 joints, in the order of the field's files of poses."""
+
+
+def find_joints(
+    person: Person, pose: Pose, x: float, ground: float, height: float
+) -> np.ndarray:
+    """Rows and columns (18, 2) of `KEYPOINTS` on the canvas; NaN for what the head hides."""
+    view = View(pose.yaw, x, ground, height * person.stature)
+    body = skeleton(person, pose)
+    (left_leg, right_leg), (left_arm, right_arm) = body.legs, body.arms
+    joints = view(
+        (0, 0.944 + body.lift - 0.014, 0.064),
+        (0, 0.815 + body.lift, 0),
+        *right_arm[:3],
+        *left_arm[:3],
+        *right_leg[:3],
+        *left_leg[:3],
+        *((side * 0.019, 0.926 + body.lift, 0.05) for side in (-1, 1)),
+        *((side * 0.048, 0.922 + body.lift, 0.012) for side in (-1, 1)),
+    )
+    facing, sideways = view.facing, view.sideways
+    hidden = np.zeros(len(KEYPOINTS), bool)
+    hidden[[0, 14, 15]] = facing < -0.25
+    for index, side in ((14, -1), (16, -1), (15, 1), (17, 1)):
+        # The far side of a head in profile.
+        hidden[index] |= abs(sideways) > 0.7 and side * sideways > 0
+    joints[hidden] = np.nan
+    return joints[:, ::-1]
+
+
 def draw_person(
     canvas: Canvas, person: Person, pose: Pose, x: float, ground: float, height: float
 ) -> None:

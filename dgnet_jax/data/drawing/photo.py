@@ -2,14 +2,22 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageFilter
 
 from dgnet_jax.data.drawing import canvas, scenery
-from dgnet_jax.data.drawing.figure import draw_person
-from dgnet_jax.data.drawing.pose import take_pose
-from dgnet_jax.data.drawing.wardrobe import Person, dress
+from dgnet_jax.data.drawing.figure import draw_person, find_joints
+from dgnet_jax.data.drawing.pose import Pose, take_pose
+from dgnet_jax.data.drawing.wardrobe import (
+    PARTS,
+    Person,
+    dress,
+    labelled,
+    part_labels,
+    wearing,
+)
 
 _PLACES = 2**20
 """Takes the place of an identity in the random key of the cameras' places."""
@@ -45,7 +53,7 @@ def key(seed: int, identity: int, camera: int, index: int) -> np.random.Generato
     return np.random.default_rng([seed, identity + 1, camera, index])
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=64)
 def _person(seed: int, identity: int) -> Person:
     return dress(key(seed, identity, 0, 0))
 
@@ -56,6 +64,32 @@ def _places(seed: int, camera: int) -> tuple[Image.Image, ...]:
     place = scenery.paint(camera, key(seed, _PLACES, camera, 0))
     sizes = [(round(place.width * zoom), round(place.height * zoom)) for zoom in _ZOOMS]
     return tuple(place.resize(size, Image.Resampling.BICUBIC) for size in sizes)
+
+
+class Posed(NamedTuple):
+    """A person in front of the camera: the arguments of `draw_person`; x and ground in pixels."""
+
+    person: Person
+    pose: Pose
+    x: float
+    ground: float
+    height: float
+
+
+class Truth(NamedTuple):
+    """What is known of a drawn image.
+
+    Attributes:
+        image: as a camera takes it.
+        parts: (rows, columns) uint8, indices in `wardrobe.PARTS`; somebody else in the image is
+            background.
+        keypoints: (18, 2) int32 rows and columns of OpenPose's joints (`figure.KEYPOINTS`) in
+            pixels of the image; -1, -1 where a joint lies outside or cannot be seen.
+    """
+
+    image: Image.Image
+    parts: np.ndarray
+    keypoints: np.ndarray
 
 
 def photograph(
@@ -70,17 +104,59 @@ def photograph(
         index: counts the images of this identity under this camera.
         height, width: size of the image in pixels.
     """
+    image, _ = _take(seed, identity, camera, index, height, width, None)
+    return image
+
+
+def photograph_in_clothes(
+    seed: int, appearance: int, identity: int, camera: int, index: int, *, height: int, width: int
+) -> Truth:
+    """The image that `photograph` takes, but that its person has the appearance of another.
+
+    Pose, build, hair, bag, place, camera, light and noise are those of the image: the truth of a
+    swap. What appearance is, `wardrobe.wearing` says.
+
+    Args:
+        seed, identity, camera, index, height, width: as of `photograph`, with a person in the
+            image (identity from 1).
+        appearance: a person's number from 1.
+    """
+    clothes = _person(seed, appearance)
+    image, posed = _take(seed, identity, camera, index, height, width, clothes)
+    assert posed is not None
+    drawing = canvas.Canvas(Image.new("RGB", (canvas.WIDTH, canvas.HEIGHT)), (0.0, -1.0))
+    draw_person(drawing, labelled(posed.person), *posed[1:])
+    return Truth(
+        image,
+        _most_frequent(part_labels(drawing.colours), height, width),
+        _keypoints(posed, height, width),
+    )
+
+
+def _take(
+    seed: int,
+    identity: int,
+    camera: int,
+    index: int,
+    height: int,
+    width: int,
+    clothes: Person | None,
+) -> tuple[Image.Image, Posed | None]:
+    """An image, and the person whose image it is (identity from 1), in given clothes or its own."""
     rng = key(seed, identity, camera, index)
     lens = CAMERAS[camera - 1]
     direction = (lens.light[0] + rng.normal(0, 0.1), lens.light[1] + rng.normal(0, 0.1))
     drawing = canvas.Canvas(_window(seed, camera, rng), direction)
     x, ground, size = 128 + rng.normal(0, 7), rng.uniform(478, 498), rng.uniform(462, 496)
+    posed = None
     if identity > 0:
         if rng.random() < 0.08:
             _passer_by(drawing, rng)
-        draw_person(
-            drawing, _person(seed, identity), take_pose(rng, int(rng.integers(4))), x, ground, size
-        )
+        person = _person(seed, identity)
+        if clothes is not None:
+            person = wearing(person, clothes)
+        posed = Posed(person, take_pose(rng, int(rng.integers(4))), x, ground, size)
+        draw_person(drawing, *posed)
     elif identity == 0:
         if rng.random() < 0.7:
             draw_person(drawing, dress(rng), take_pose(rng, int(rng.integers(4))), x, ground, size)
@@ -94,7 +170,28 @@ def photograph(
             rng.uniform(480, 480 + 0.75 * (size - 512) + 60),
         )
         draw_person(drawing, dress(rng), take_pose(rng, int(rng.integers(4))), x, ground, size)
-    return _develop(drawing.reduced(width, height), lens, rng)
+    return _develop(drawing.reduced(width, height), lens, rng), posed
+
+
+def _most_frequent(labels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The label (height, width) that most of the drawing's pixels under each pixel have."""
+    counts = [
+        np.asarray(
+            Image.fromarray(np.where(labels == label, 255, 0).astype(np.uint8)).resize(
+                (width, height), Image.Resampling.BOX
+            )
+        )
+        for label in range(len(PARTS))
+    ]
+    return np.argmax(counts, axis=0).astype(np.uint8)
+
+
+def _keypoints(posed: Posed, height: int, width: int) -> np.ndarray:
+    """Joints in pixels of the image, (18, 2) int32; -1 for those that are not in it."""
+    joints = find_joints(*posed) * [height / canvas.HEIGHT, width / canvas.WIDTH]
+    pixels = np.floor(np.nan_to_num(joints, nan=-1.0)).astype(np.int32)
+    inside = ((pixels >= 0) & (pixels < [height, width])).all(axis=1, keepdims=True)
+    return np.where(inside, pixels, -1)
 
 
 def _window(seed: int, camera: int, rng: np.random.Generator) -> Image.Image:

@@ -1,6 +1,6 @@
 """Who a drawn person is: everything that stays the same from image to image."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -109,6 +109,73 @@ class Person:
     print_shape: str
     cloth: Fill
     lower_cloth: Fill
+
+
+# What the paper's table 1 calls appearance; all other fields are structure.
+_APPEARANCE = (
+    "skin",
+    "pattern",
+    "top",
+    "accent",
+    "sleeve",
+    "hem",
+    "bottom",
+    "lower",
+    "lower_length",
+    "lower_pattern",
+    "shoes",
+    "sole",
+    "socks",
+    "print_shape",
+    "cloth",
+    "lower_cloth",
+)
+
+PARTS = ("background", "skin", "top", "lower", "shoes", "hair", "bag")
+"""Names of the labels of a drawing's parts, in their order: 0 is the background."""
+
+
+def wearing(structure: Person, appearance: Person) -> Person:
+    """The first person in the appearance of the second.
+
+    Which is which follows table 1 of DG-Net (Zheng et al., CVPR 2019). Appearance: colour, texture
+    and style of clothes and shoes, "other id-related cues", here the colour of the skin. Structure:
+    body size, hair (and what is on it), carrying (the bag).
+    """
+    return replace(structure, **{name: getattr(appearance, name) for name in _APPEARANCE})
+
+
+def labelled(person: Person) -> Person:
+    """The person with each part in a colour of its own, see `part_labels`.
+
+    Socks count as shoes, a print and the shirt in an open jacket as the top, a cap as hair.
+    """
+    colours = {name: _label_colour(label) for label, name in enumerate(PARTS)}
+    return replace(
+        person,
+        skin=colours["skin"],
+        top=colours["top"],
+        accent=colours["top"],
+        cloth=colours["top"],
+        lower=colours["lower"],
+        lower_cloth=colours["lower"],
+        shoes=colours["shoes"],
+        sole=colours["shoes"],
+        hair=colours["hair"],
+        cap=colours["hair"],
+        bag_colour=colours["bag"],
+    )
+
+
+def _label_colour(label: int) -> Colour:
+    """A bit of the label in each channel: a lighter or darker shade says the same."""
+    red, green, blue = (200 * (label >> bit & 1) for bit in range(3))
+    return red, green, blue
+
+
+def part_labels(colours: np.ndarray) -> np.ndarray:
+    """Indices in `PARTS` (...,) uint8 of what was drawn of `labelled` people, (..., 3) uint8."""
+    return ((colours > 20) << np.arange(3)).sum(axis=-1).astype(np.uint8)
 
 
 def shade(colour: Colour, factor: float) -> Colour:
