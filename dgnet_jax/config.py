@@ -71,6 +71,10 @@ def default_config() -> ml_collections.ConfigDict:
     data.generated = ""
     data.generated_labels = "soft"
     data.real = True
+    # Of --mode=evaluate: files of the gallery images' joints (NAME:KEYPOINTS_Y:KEYPOINTS_X, as
+    # pose-transfer programs share them), separated by commas. They find the garments whose colours
+    # are measured; "" uses fixed bands.
+    data.poses = ""
     # Rows and columns of the network's images, in pixels.
     data.height = 256
     data.width = 128
@@ -180,6 +184,10 @@ def default_config() -> ml_collections.ConfigDict:
     # A ramped weight at step t is scale * (t - start), at most the weight above; 0 until start.
     ramp.start = 30_000
     ramp.scale = 5e-4
+    # weights.generated_identity rises linearly in so many steps, from a step on before which it is
+    # 0; without steps (as published) it is constant.
+    ramp.generated_identity_start = 0
+    ramp.generated_identity_steps = 0
 
     optimizer = config.optimizer = ml_collections.ConfigDict()
     # Adam of the generator (E_s, decoder, MLPs) and of the discriminator.

@@ -135,6 +135,39 @@ def swap_matrix(
     )
 
 
+def truth_matrix(
+    appearance_images: Sequence[np.ndarray],
+    structure_images: Sequence[np.ndarray],
+    swapped: np.ndarray,
+    truth: np.ndarray,
+    caption: str = "",
+    scale: int = 1,
+) -> Image.Image:
+    """Draws the figure of `swap_matrix`, with the true swaps below each row of swaps.
+
+    Args:
+        appearance_images, structure_images, swapped, caption, scale: as `swap_matrix`'s.
+        truth: as `swapped`, what it ought to be.
+    """
+    n, m = len(appearance_images), len(structure_images)
+    if not swapped.shape[:2] == truth.shape[:2] == (n, m):
+        raise ValueError(
+            f"{n} appearance and {m} structure images, but swapped is {swapped.shape} and truth "
+            f"{truth.shape}"
+        )
+    rows: list[list[np.ndarray | None]] = [[None, *structure_images]]
+    for appearance, painted, true in zip(appearance_images, swapped, truth, strict=True):
+        rows += [[appearance, *painted], [None, *true]]
+    return image_grid(
+        rows,
+        column_titles=["appearance", *["structure"] * m],
+        row_titles=["", *["painted", "truth"] * n],
+        caption=caption,
+        scale=scale,
+        separate_originals=True,
+    )
+
+
 def save_png(
     image: Image.Image | np.ndarray, path: str | Path, metadata: Mapping[str, str] | None = None
 ) -> None:

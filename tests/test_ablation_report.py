@@ -389,6 +389,40 @@ def test_a_single_run_has_a_page_without_published_values(tmp_path):
     assert (path.parent / "side_by_side.png").exists()
 
 
+def test_drawn_people_are_shown_beside_their_truth(tmp_path):
+    _, config = make_study(tmp_path)
+    workdir = tmp_path / "runs" / "l1" / "seed_1"
+    config.seed = 1
+    (workdir / "pictures").mkdir()
+    images = {step: noise(step, 40, 60) for step in (100, 2000)}
+    for step, image in images.items():
+        Image.fromarray(image).save(workdir / "pictures" / f"truth_{step:07d}.png")
+    with (workdir / "metrics.jsonl").open("a") as log:
+        for step, transferred in ((0, -0.02), (100, 0.5)):
+            row = {"kind": "evaluation", "stage": "dgnet", "step": step}
+            log.write(json.dumps({**row, "appearance_transfer": transferred}) + "\n")
+    metrics = {"mAP": 0.25, "appearance_transfer": 0.6251, "structure_kept": 0.8751}
+    path = write_run_report(workdir, config, metrics, train_images=IMAGES)
+    page = Page(path.read_text(encoding="utf-8"))
+    assert "Swaps and their truth" in page.text
+    (caption,) = (text for text in page.captions if "truth_l1.png" in text)
+    assert "step 2,000. Measured: appearance transfer 0.625, structure kept 0.875." in caption
+    with Image.open(path.parent / "truth_l1.png") as picture:
+        np.testing.assert_array_equal(np.asarray(picture), images[2000])
+    (more,) = (table for title, table in page.tables.items() if title.startswith("Further"))
+    shown = dict(zip(*([cell[0] for cell in cells] for cells in more), strict=True))
+    assert (shown["appearance transfer"], shown["structure kept"]) == ("0.625", "0.875")
+    assert (path.parent / "curve_Appearance_transfer.png").exists()
+
+
+def test_a_share_below_zero_is_within_the_plot_and_not_in_percent():
+    groups = {"l1": [run("l1", 0, series((0, -0.1), (10, 0.5)))]}
+    (axes,) = plots.metric_curves(groups, "mAP", "Appearance transfer", 1).axes
+    np.testing.assert_allclose(axes.lines[0].get_ydata(), [-0.1, 0.5])
+    assert axes.get_ylim()[0] < -0.1
+    assert axes.get_ylabel() == "Appearance transfer"
+
+
 @pytest.mark.slow
 def test_a_training_ends_with_its_report(tmp_path_factory):
     from processes import Launcher
@@ -402,3 +436,7 @@ def test_a_training_ends_with_its_report(tmp_path_factory):
     shown = {cell[0] for table in said.tables.values() for row in table for cell in row}
     assert last["kind"] == "evaluation"
     assert f"{100 * last['mAP']:.2f}" in shown
+    # Its people are drawn.
+    assert f"{last['appearance_transfer']:.3f}".replace("-", "−") in shown
+    assert "| copy of the structure image |" in run.said()
+    assert (page.parent / "truth_l1.png").exists()

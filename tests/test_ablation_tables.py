@@ -13,13 +13,14 @@ from dgnet_jax.ablation.published import PUBLISHED
 from dgnet_jax.ablation.rendering import to_latex, to_markdown, write_tables
 from dgnet_jax.ablation.results import (
     FIELDS,
+    IMAGES,
     read_results,
     run_directory,
     write_result,
     write_results,
 )
 from dgnet_jax.ablation.summary import paired_difference, spread, statement, summarise
-from dgnet_jax.ablation.tables import study_tables
+from dgnet_jax.ablation.tables import run_table, study_tables
 from dgnet_jax.errors import InputError
 
 L1 = {0: 20.0, 1: 22.0, 2: 21.0, 3: 23.5, 4: 20.5}
@@ -234,6 +235,34 @@ def test_the_order_of_losses_stands_beside_the_published_one():
     assert columns["FID (published)"] == ["l1_rmse", "rmse", "l1", "mse"]
     # Of six pairs, mse is on the wrong side of two: (4 - 2) / 6. mAP is the same for all.
     assert "FID (PNG) +0.33, FID (JPEG) −0.33 (" in table.notes[1]
+
+
+def test_drawn_people_have_columns_of_the_truth_and_older_results_stay_readable(tmp_path: Path):
+    drawn = [
+        row("l1", seed, 20.0, appearance_transfer=0.5 + 0.1 * seed, structure_kept=0.8)
+        for seed in range(2)
+    ]
+    results = [*drawn, row("rmse", 0, 19.0, appearance_transfer=0.7, truth_l1=0.0512)]
+    tables = {table.name: table for table in study_tables(results, "quickstart")}
+    more = tables["more_measures"]
+    by_loss = {cells[0].text: dict(zip(more.head, cells, strict=True)) for cells in more.rows}
+    assert by_loss["l1"]["appearance transfer"] == ("0.550 ± 0.071", False)
+    assert by_loss["rmse"]["appearance transfer"] == ("0.700", True)
+    assert by_loss["rmse"]["L1 to the truth"].text == "0.0512"
+    assert by_loss["rmse"]["structure kept"].text == "–"
+    assert any("appearance image has no say" in note for note in more.notes)
+    assert "appearance transfer minus l1's [95 %]" in tables["difference_to_l1"].head
+    assert "appearance transfer" in run_table(results).head
+    # Results of before there was a truth, of which no file has the fields.
+    folder = run_directory(tmp_path, "l1", 0)
+    folder.mkdir(parents=True)
+    old = {name: value for name, value in row("l1", 0, 20.0).items() if name not in IMAGES[-4:]}
+    (folder / "result.json").write_text(json.dumps(old))
+    found = read_results(tmp_path)
+    assert found == [old]
+    write_results(tmp_path, found)
+    for table in (*study_tables(found, "quickstart"), run_table(found)):
+        assert not any("transfer" in title or "truth" in title for title in table.head)
 
 
 def test_two_losses_have_no_order():

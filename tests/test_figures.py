@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dgnet_jax.figures import image_grid, save_png, swap_matrix
+from dgnet_jax.figures import image_grid, save_png, swap_matrix, truth_matrix
 
 
 def noise(seed: int, height: int = 32, width: int = 16) -> np.ndarray:
@@ -82,6 +82,22 @@ def test_the_swap_matrix_has_structures_above_and_appearances_left():
             assert x == find(figure, structure[j])[1]
     assert find(figure, structure[0])[0] < find(figure, appearance[0])[0]
     assert find(figure, appearance[0])[1] < find(figure, structure[0])[1]
+
+
+def test_the_truth_stands_below_each_row_of_swaps():
+    appearance, structure = [noise(i) for i in range(2)], [noise(10 + j) for j in range(3)]
+    swapped = np.stack([np.stack([noise(100 + 3 * i + j) for j in range(3)]) for i in range(2)])
+    truth = np.stack([np.stack([noise(200 + 3 * i + j) for j in range(3)]) for i in range(2)])
+    figure = truth_matrix(appearance, structure, swapped, truth, "Step 40")
+    for i in range(2):
+        for j in range(3):
+            y, x = find(figure, swapped[i, j])
+            below = find(figure, truth[i, j])
+            assert below[1] == x and y + 32 < below[0] < y + 64
+            assert find(figure, appearance[i])[0] == y
+            assert find(figure, structure[j])[1] == x
+    with pytest.raises(ValueError, match="2 appearance and 3 structure"):
+        truth_matrix(appearance, structure, swapped, truth[:1])
 
 
 def test_wrong_images_and_titles_are_refused():

@@ -1,5 +1,6 @@
 """The measures of generated images as `--mode=evaluate` asks for them."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,10 +9,12 @@ import pytest
 from drawn_market import smooth_image
 from tiny import tiny_config
 
+from dgnet_jax.data.synthetic import draw_dataset
 from dgnet_jax.errors import InputError
-from dgnet_jax.evaluation import image_metrics
+from dgnet_jax.evaluation import image_metrics, tables
 from dgnet_jax.evaluation.fid_protocol import structure_permutation
-from dgnet_jax.evaluation.image_metrics import measure_images
+from dgnet_jax.evaluation.image_metrics import measure_against, measure_images, real_images
+from dgnet_jax.evaluation.truth import chosen_swaps, measure_truth
 
 # What stands in for the networks is of other classes.
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -22,6 +25,7 @@ class Model:
 
     source = "nowhere"
     batch_size = 4
+    image_size = 32, 16
 
     def __init__(self) -> None:
         self.pairs: list[tuple[np.ndarray, np.ndarray]] = []
@@ -67,3 +71,56 @@ def test_what_is_missing_is_said(data: Any) -> None:
     with pytest.raises(InputError, match=r"--config\.inception: absent\.safetensors"):
         config = tiny_config({"inception": "absent.safetensors"})
         measure_images(config, Model(), data)  # type: ignore[arg-type]
+
+
+def test_swaps_of_drawn_people_are_measured_against_their_truth(
+    data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = {"images_per_identity_camera": 2, "distractors": 0, "junk": 0, "train_identities": 1}
+    draw_dataset(tmp_path / "drawn", **few, test_identities=3, height=32, width=16)
+    draw_dataset(tmp_path / "one", **few, test_identities=1, height=32, width=16)
+    config = tiny_config({"data.root": str(tmp_path / "drawn"), "data.name": "quickstart"})
+    real = real_images(config, data, None)
+    first, second = Model(), Model()
+    results = measure_against(real, first)  # type: ignore[arg-type]
+    # There are three people, on either side.
+    assert results["truth_pairs"] == 9
+    truth = chosen_swaps(real.drawn, 16, config.seed, 32, 16)
+    pairs = first.pairs[-9:]
+    for (i, j), (appearance, structure) in zip(np.ndindex(3, 3), pairs, strict=True):
+        np.testing.assert_array_equal(appearance, truth.appearances[i])
+        np.testing.assert_array_equal(structure, truth.structures[j])
+    painted = np.stack([one // 2 + other // 2 for one, other in pairs]).reshape(truth.truth.shape)
+    assert measure_truth(painted, truth).items() <= results.items()
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("drawn again")
+
+    monkeypatch.setattr("dgnet_jax.evaluation.truth.draw_true_swaps", refuse)
+    assert measure_against(real, second) == results  # type: ignore[arg-type]
+    monkeypatch.undo()
+    config.data.root = str(tmp_path / "one")
+    alone = measure_against(real_images(config, data, None), first)  # type: ignore[arg-type]
+    assert "appearances: 1, structures: 1" in str(alone["truth_missing"])
+    assert "truth_pairs" not in alone
+    lines = "\n".join(tables._images_table(alone))
+    assert "Swaps were not compared with their truth" in lines and "ΔE" not in lines
+    lines = "\n".join(tables._images_table(results))
+    assert "| copy of the structure image |                 0.000 |" in lines
+    assert "9 swaps of test people" in lines
+
+
+def test_the_table_of_a_training_has_what_was_measured() -> None:
+    truth = {"appearance_transfer": 0.62514, "structure_kept": 0.8, "structure_kept_copy": 0.5}
+    ranking = {"rank1": 0.25, "mAP": 0.125, "queries": 8.0}
+    config = tiny_config()
+    assert tables.table({}, config) == "not evaluated: config.evaluation.every_steps is negative"
+    assert "appearance" not in tables.table(ranking, config)
+    for metrics in (truth, ranking | truth):
+        lines = tables.table(metrics, config).splitlines()
+        assert ("| l1     |    25.00 | 12.50 |" in lines) == ("mAP" in metrics)
+        assert lines[0].startswith("not evaluated") == ("mAP" not in metrics)
+        (generated,) = (line for line in lines if line.startswith("| generated"))
+        assert [cell.strip() for cell in generated.split("|")[2:4]] == ["0.625", "0.800"]
+        (copy,) = (line for line in lines if line.startswith("| copy of the structure image"))
+        assert [cell.strip() for cell in copy.split("|")[2:4]] == ["0.000", "0.500"]

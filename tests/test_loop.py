@@ -1,5 +1,6 @@
 """The loop of a stage, with a stand-in for its step."""
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -58,6 +59,23 @@ def test_a_state_that_is_not_finite_is_refused_before_it_is_ranked(
         run_stage(stage(diverges_at, seen), tmp_path, tiny_config())
     assert seen == list(range(diverges_at))
     assert caught.value.checkpoint == diverges_at - 1
+
+
+def test_without_evaluations_the_first_and_the_last_state_are_measured_once(tmp_path: Path):
+    seen: list[int] = []
+
+    def measure(state: Any) -> dict[str, float]:
+        return {"appearance_transfer": float(state["step"])}
+
+    silent = stage(0, seen)._replace(evaluate_every=-1, measure=measure)
+    for _ in range(2):
+        _, metrics = run_stage(silent, tmp_path, tiny_config())
+        assert metrics == {"appearance_transfer": 5}
+    assert seen == []
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [
+        (row["step"], row["appearance_transfer"]) for row in rows if row["kind"] == "evaluation"
+    ] == [(0, 0), (5, 5)]
 
 
 def interrupted_at(done: int) -> Stage:

@@ -57,6 +57,14 @@ def test_rows_carry_kind_stage_step_and_numbers(tmp_path):
     ]
 
 
+def test_an_evaluation_of_drawn_people_says_what_was_transferred(tmp_path):
+    stream = io.StringIO()
+    with RunLog(tmp_path, 100, stream=stream) as log:
+        log.evaluation(40, {"mAP": 0.5, "appearance_transfer": 0.25, "structure_kept": 0.75})
+    assert "step 40 evaluated: mAP 50.00 %, appearance transfer 0.250\n" in stream.getvalue()
+    assert rows(tmp_path)[0]["structure_kept"] == 0.75
+
+
 def test_an_inactive_loss_has_no_number_even_if_one_is_passed(tmp_path):
     stream = io.StringIO()
     with RunLog(tmp_path, 100, stream=stream) as log:

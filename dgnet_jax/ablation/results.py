@@ -32,6 +32,10 @@ IMAGES = (
     "diversity",
     "identity_consistency",
     "teacher_frechet",
+    "appearance_transfer",
+    "structure_kept",
+    "truth_l1",
+    "truth_ssim",
 )
 FIELDS = (
     "loss",
@@ -56,7 +60,8 @@ loss, expression: the label and the sum that it stands for ("custom" for a user'
 diverged_step, diverged_loss: of a run whose `status` is "diverged", else null.
 wall_seconds: of training and measuring, over all restarts.
 Ranking metrics are shares of 1, of the main row; image metrics as of
-`evaluation.generated_images.evaluate_generated`. What was not measured is null.
+`evaluation.generated_images.evaluate_generated` and, of a drawn data set, of
+`evaluation.truth.measure_truth`. What was not measured is null.
 """
 
 

@@ -364,15 +364,16 @@ def measure(
         config: of the run.
         workdir: of the run.
         data: the data set.
-        metrics: the ranking at the end of training; empty if none was made.
+        metrics: of the end of training; without mAP if there was no ranking.
         real: what generated images are compared with, the same for all runs of a study; None leaves
             their measures out.
 
     Returns:
         Fields of `results.FIELDS`.
     """
-    model = load_model(config, workdir) if real is not None or not metrics else None
-    if model is not None and not metrics:
+    ranked = "mAP" in metrics
+    model = load_model(config, workdir) if real is not None or not ranked else None
+    if model is not None and not ranked:
         metrics = rank_data(model.embeddings, data, main_variant(config)).metrics
     found: dict[str, Any] = {name: metrics.get(name) for name in RANKING}
     found |= {name: int(metrics[name]) for name in COUNTS if name in metrics}

@@ -50,6 +50,10 @@ METRICS = (
     Metric("teacher_frechet", "teacher_frechet", "Frechet, teacher", 1, 3, -1),
     Metric("diversity", "diversity", "diversity", 1, 4, 0),
     Metric("identity_consistency", "identity_consistency", "identity consistency", 1, 4, 1),
+    Metric("appearance_transfer", "appearance_transfer", "appearance transfer", 1, 3, 1),
+    Metric("structure_kept", "structure_kept", "structure kept", 1, 3, 1),
+    Metric("truth_l1", "truth_l1", "L1 to the truth", 1, 4, -1),
+    Metric("truth_ssim", "truth_ssim", "SSIM to the truth", 1, 4, 1),
 )
 """In the units of results; mAP is the trapezoid one of DG-Net and the thesis."""
 

@@ -25,11 +25,14 @@ from dgnet_jax.losses import FUSIONS, LOSSES
 
 _BY_NAME = {metric.name: metric for metric in METRICS}
 _THESIS = ("fid", "fid_jpeg", "rank1", "rank5", "rank10", "mAP")
-_DIFFERENCES = ("fid", "fid_jpeg", "rank1", "mAP")
+_DIFFERENCES = ("fid", "fid_jpeg", "rank1", "mAP", "appearance_transfer", "structure_kept")
 _MORE = tuple(metric.name for metric in METRICS if metric.name not in _THESIS)
 _PUBLISHED = {"fid": "FID", "rank1": "Rank@1", "rank5": "Rank@5", "rank10": "Rank@10", "mAP": "mAP"}
 # Columns of the table of runs.
-_OF_RUNS = ("fid", "fid_jpeg", "kid", "rank1", "rank5", "rank10", "mAP")
+_OF_RUNS = (
+    *("fid", "fid_jpeg", "kid", "rank1", "rank5", "rank10", "mAP"),
+    *("appearance_transfer", "structure_kept"),
+)
 # What losses are put in order by.
 _COMPARED = {
     "FID": ("fid", (_BY_NAME["fid"], _BY_NAME["fid_jpeg"])),
@@ -242,6 +245,12 @@ def _measured_notes(rows: Sequence[Row]) -> list[str]:
         if min(generated, real) <= dims:
             note += " So few images leave the covariance singular: prefer KID."
         notes.append(note)
+    if measured_values(rows, "appearance_transfer"):
+        notes.append(
+            "Appearance transfer is 1 where the garments of drawn people have the truth's colours, "
+            "and 0 where the appearance image has no say; structure kept is the SSIM of lightness "
+            "to the truth."
+        )
     finished = [row for row in rows if row["status"] == FINISHED]
     measured = sum(row.get("dims") is not None for row in finished)
     if 0 < measured < len(finished):

@@ -3,17 +3,34 @@
 Clothes, hair, skin, bag and build say who somebody is; camera, pose, scale, light and background
 vary from image to image. `python -m dgnet_jax.data.synthetic FOLDER` draws the data set and prints
 what is in it.
+
+Since anybody can be drawn in the clothes of anybody else, swaps of such a data set have a truth:
+`draw_true_swaps`, or `--swaps=OUT` on the command line.
 """
 
 import argparse
+import contextlib
 import dataclasses
+import inspect
 import json
+import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from dgnet_jax.data.drawing.photo import CAMERAS, key, photograph
+import numpy as np
+from jaxtyping import Int, Int32, UInt8
+from PIL import Image
+
+from dgnet_jax.data.drawing.photo import (
+    CAMERAS,
+    Truth,
+    key,
+    photograph,
+    photograph_in_clothes,
+)
 from dgnet_jax.errors import InputError
 
 VERSION = 1
@@ -26,6 +43,34 @@ _SHUFFLE = 2**21
 """Takes the place of an identity in the random key of the split into training and test people."""
 _NAMES = 2**20
 """Takes the place of an index in the random key of file names."""
+_FRAMES = 25
+"""Frames from one image of a person under a camera to the next."""
+_FILE_NAME = re.compile(r"(-1|\d{4})_c(\d)s\d_(\d{6})_\d{2}\.jpg", re.ASCII)
+# Second word of the seed sequence of `choose_shots`, independent of other draws.
+_SHOTS = 1701
+
+KEYPOINTS_FILE = "keypoints.csv"
+# How a picture of parts shows them: background, skin, top, lower, shoes, hair, bag.
+_PART_COLOURS = (
+    (0, 0, 0),
+    (240, 200, 170),
+    (66, 118, 190),
+    (92, 150, 76),
+    (238, 200, 74),
+    (122, 84, 160),
+    (178, 44, 48),
+)
+# People on either side of the swaps of the command line.
+_SWAPPED = 4
+# Of the command line, as the arguments of `draw_dataset`.
+_OPTIONS = (
+    "seed",
+    "train_identities",
+    "test_identities",
+    "images_per_identity_camera",
+    "distractors",
+    "junk",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +86,31 @@ class Settings:
     height: int
     width: int
     version: int = VERSION
+
+
+class Shot(NamedTuple):
+    """A drawn image: who is in it (0 a distractor, -1 junk), the camera, which of their images."""
+
+    identity: int
+    camera: int
+    index: int  # type: ignore[assignment]  # tuples have a method of that name
+
+
+class TrueSwaps(NamedTuple):
+    """Swaps of drawn images as they ought to be; [i, j] has appearance i and structure j.
+
+    Attributes:
+        appearances, structures: the images that a generator gets.
+        truth: structure j's image, its person in the appearance of person i.
+        parts: what each pixel of the truth shows, indices in `wardrobe.PARTS`.
+        keypoints: rows and columns of a structure's joints, see `drawing.photo.Truth`.
+    """
+
+    appearances: UInt8[np.ndarray, "n height width 3"]
+    structures: UInt8[np.ndarray, "m height width 3"]
+    truth: UInt8[np.ndarray, "n m height width 3"]
+    parts: UInt8[np.ndarray, "n m height width"]
+    keypoints: Int32[np.ndarray, "m 18 2"]
 
 
 def draw_dataset(
@@ -87,9 +157,7 @@ def draw_dataset(
     root = Path(root).absolute()
     if _is_drawn(root, settings):
         return
-    root.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = root.with_name(f".{root.name}.drawing-{uuid.uuid4().hex[:8]}")
-    try:
+    with _beside(root) as unfinished:
         counts = _draw_files(unfinished, settings)
         marker = {**dataclasses.asdict(settings), "images": counts}
         (unfinished / MARKER).write_text(json.dumps(marker, indent=2) + "\n")
@@ -99,8 +167,183 @@ def draw_dataset(
             # Another process may have finished the same drawing first.
             if not _is_drawn(root, settings):
                 raise
+
+
+def drawn_settings(root: str | Path) -> Settings | None:
+    """What the drawn data set in a folder depends on.
+
+    Args:
+        root: anything that a reader takes: "", a folder, a zip or a bucket.
+
+    Returns:
+        None if the folder itself does not hold a data set that this version has drawn.
+    """
+    if not str(root):
+        return None
+    try:
+        marker = json.loads((Path(root).expanduser() / MARKER).read_text(encoding="utf-8"))
+        names = [field.name for field in dataclasses.fields(Settings)]
+        found = Settings(**{name: marker[name] for name in names})
+        _check_settings(found)
+    except (OSError, ValueError, KeyError, TypeError, InputError):
+        return None
+    return found if found.version == VERSION else None
+
+
+def shot_of(settings: Settings, name: str | Path) -> Shot:
+    """Which image of the data set a file is, by its name.
+
+    Raises:
+        InputError: the data set has no image of this name.
+    """
+    match = _FILE_NAME.fullmatch(Path(name).name)
+    if match:
+        identity, camera, frame = map(int, match.groups())
+        start, _ = _first_box(settings.seed, identity, camera)
+        shot = Shot(identity, camera, (frame - start) // _FRAMES)
+        if (
+            0 <= shot.index < _images_of(settings, identity, camera)
+            and _file_name(settings.seed, *shot) == match[0]
+        ):
+            return shot
+    raise InputError(
+        f"{name}: no image of the data set drawn with seed {settings.seed}; give the name of a "
+        "file in its folders"
+    )
+
+
+def choose_shots(settings: Settings, count: int, seed: int) -> tuple[list[Shot], list[Shot]]:
+    """A seeded choice of images to swap: `count` appearances, and as many structures.
+
+    All appearances are of different test people, and so are all structures, which are of other
+    people than the appearances as long as there are enough. Cameras take turns.
+
+    Args:
+        settings: of the data set.
+        count: at most; there are no more than there are test people.
+        seed: of the choice.
+    """
+    rng = np.random.default_rng([seed, _SHOTS])
+    people = rng.permutation(_people(settings)[settings.train_identities :])
+    count = min(count, len(people))
+    chosen = np.resize(people, 2 * count)
+    indices = rng.integers(settings.images_per_identity_camera, size=2 * count)
+    shots = [
+        Shot(identity, 1 + place % len(CAMERAS), index)
+        for place, (identity, index) in enumerate(
+            zip(chosen.tolist(), indices.tolist(), strict=True)
+        )
+    ]
+    return shots[:count], shots[count:]
+
+
+def draw_true_swaps(
+    settings: Settings,
+    appearances: Sequence[Shot],
+    structures: Sequence[Shot],
+    height: int,
+    width: int,
+) -> TrueSwaps:
+    """Every appearance on every structure, drawn.
+
+    Images are drawn at the data set's size and resized to `height` x `width` pixels as the data
+    set's are; they have not been through JPEG. Parts and joints are of the pixels of that size.
+
+    Raises:
+        InputError: a shot is of a distractor or of junk, whose appearance is nobody's.
+    """
+    size = height, width
+    truths = [
+        [_truth(settings, appearance, structure, size) for structure in structures]
+        for appearance in appearances
+    ]
+    return TrueSwaps(
+        np.stack([_resized(_photograph(settings, shot), size) for shot in appearances]),
+        np.stack([_resized(_photograph(settings, shot), size) for shot in structures]),
+        np.stack([[_resized(truth.image, size) for truth in row] for row in truths]),
+        np.stack([[truth.parts for truth in row] for row in truths]),
+        np.stack([truth.keypoints for truth in truths[0]]),
+    )
+
+
+def write_true_swaps(
+    folder: Path, settings: Settings, appearances: Sequence[Shot], structures: Sequence[Shot]
+) -> None:
+    """Draws every appearance on every structure at the data set's size, into a new folder.
+
+    APPEARANCE__STRUCTURE.png, named by the files without their ends, is the swap;
+    APPEARANCE__STRUCTURE_parts.png, in a palette, holds an index in `wardrobe.PARTS` for each
+    pixel; keypoints.csv has a swap's joints (`figure.KEYPOINTS`) as the field's files of poses do.
+    The folder appears complete or not at all.
+
+    Raises:
+        InputError: there is something in the folder, or see `draw_true_swaps`.
+    """
+    folder = Path(folder).absolute()
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise InputError(f"--swaps={folder}: exists; remove it or choose another folder")
+    size = settings.height, settings.width
+    poses = []
+    with _beside(folder) as unfinished:
+        unfinished.mkdir()
+        for appearance in appearances:
+            for structure in structures:
+                truth = _truth(settings, appearance, structure, size)
+                name = f"{_stem(settings, appearance)}__{_stem(settings, structure)}"
+                truth.image.save(unfinished / f"{name}.png")
+                _picture_of_parts(truth.parts).save(unfinished / f"{name}_parts.png")
+                poses.append((f"{name}.png", *truth.keypoints.T.tolist()))
+        with (unfinished / KEYPOINTS_FILE).open("w", encoding="utf-8", newline="") as stream:
+            stream.write("name:keypoints_y:keypoints_x\n")
+            stream.writelines(f"{name}: {rows}: {columns}\n" for name, rows, columns in poses)
+        unfinished.rename(folder)
+
+
+@contextlib.contextmanager
+def _beside(folder: Path) -> Iterator[Path]:
+    """A name for the unfinished folder, to be renamed at the end; otherwise it is removed."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = folder.with_name(f".{folder.name}.drawing-{uuid.uuid4().hex[:8]}")
+    try:
+        yield unfinished
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _truth(settings: Settings, appearance: Shot, structure: Shot, size: tuple[int, int]) -> Truth:
+    """The image at the data set's size; parts and joints at `size`, rows and columns."""
+    for shot in (appearance, structure):
+        if shot.identity < 1:
+            raise InputError(
+                f"{_stem(settings, shot)}.jpg: nobody's appearance or structure is known in a "
+                "distractor (0000) or junk (-1); choose an image of a person"
+            )
+    return photograph_in_clothes(
+        settings.seed,
+        appearance.identity,
+        *structure,
+        height=settings.height,
+        width=settings.width,
+        parts_size=size,
+    )
+
+
+def _photograph(settings: Settings, shot: Shot) -> Image.Image:
+    return photograph(settings.seed, *shot, height=settings.height, width=settings.width)
+
+
+def _resized(image: Image.Image, size: tuple[int, int]) -> UInt8[np.ndarray, "height width 3"]:
+    """As `decoding.decode_image` does it."""
+    height, width = size
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
+    return np.asarray(image)
+
+
+def _picture_of_parts(parts: UInt8[np.ndarray, "height width"]) -> Image.Image:
+    picture = Image.fromarray(parts)
+    picture.putpalette(np.ravel(_PART_COLOURS).tolist())
+    return picture
 
 
 def _check_settings(settings: Settings) -> None:
@@ -149,53 +392,147 @@ def _draw_files(root: Path, settings: Settings) -> dict[str, int]:
     counts = dict.fromkeys(FOLDERS, 0)
     for folder in FOLDERS:
         (root / folder).mkdir(parents=True)
-    for folder, identity, camera, index in _plan(settings):
-        image = photograph(
-            settings.seed, identity, camera, index, height=settings.height, width=settings.width
-        )
-        path = root / folder / _file_name(settings.seed, identity, camera, index)
-        image.save(path, quality=_QUALITY, subsampling=0)
+    for folder, shot in _plan(settings):
+        path = root / folder / _file_name(settings.seed, *shot)
+        _photograph(settings, shot).save(path, quality=_QUALITY, subsampling=0)
         counts[folder] += 1
     return counts
 
 
-def _plan(settings: Settings) -> Iterator[tuple[str, int, int, int]]:
-    """The images: folder, identity, camera, and index among those of identity and camera."""
-    train, test, query = FOLDERS
+def _people(settings: Settings) -> Int[np.ndarray, " people"]:
+    """The numbers of all people: first those of the training, then those of the test."""
     people = settings.train_identities + settings.test_identities
-    order = key(settings.seed, _SHUFFLE, 0, 0).permutation(people) + 1
-    for position, identity in enumerate(order.tolist()):
+    return key(settings.seed, _SHUFFLE, 0, 0).permutation(people) + 1
+
+
+def _plan(settings: Settings) -> Iterator[tuple[str, Shot]]:
+    """The images, and the folder of each."""
+    train, test, query = FOLDERS
+    for position, identity in enumerate(_people(settings).tolist()):
         for camera in range(1, len(CAMERAS) + 1):
             for index in range(settings.images_per_identity_camera):
                 tested = position >= settings.train_identities
-                yield (query if index == 0 else test) if tested else train, identity, camera, index
+                folder = (query if index == 0 else test) if tested else train
+                yield folder, Shot(identity, camera, index)
     for identity, number in ((0, settings.distractors), (-1, settings.junk)):
         for image in range(number):
-            yield test, identity, 1 + image % len(CAMERAS), image // len(CAMERAS)
+            yield test, Shot(identity, 1 + image % len(CAMERAS), image // len(CAMERAS))
+
+
+def _images_of(settings: Settings, identity: int, camera: int) -> int:
+    """The number of images of an identity under a camera; 0 if there is no such one."""
+    if not 1 <= camera <= len(CAMERAS):
+        return 0
+    if identity > 0:
+        known = identity <= settings.train_identities + settings.test_identities
+        return settings.images_per_identity_camera if known else 0
+    images = settings.junk if identity else settings.distractors
+    return len(range(camera - 1, images, len(CAMERAS)))
+
+
+def _first_box(seed: int, identity: int, camera: int) -> tuple[int, int]:
+    """The frame of the first image of an identity under a camera, and the number of the box."""
+    start, box = key(seed, identity, camera, _NAMES).integers((5000, 4)).tolist()
+    return start, box
 
 
 def _file_name(seed: int, identity: int, camera: int, index: int) -> str:
     """A name like 0002_c1s1_000451_03.jpg: identity, camera, sequence, frame, box."""
-    start, box = key(seed, identity, camera, _NAMES).integers((5000, 4)).tolist()
-    frame = start + 25 * index
+    start, box = _first_box(seed, identity, camera)
+    frame = start + _FRAMES * index
     person = "-1" if identity == -1 else f"{identity:04d}"
     return f"{person}_c{camera}s{min(6, 1 + frame // 1500)}_{frame:06d}_{box:02d}.jpg"
 
 
+def _stem(settings: Settings, shot: Shot) -> str:
+    return _file_name(settings.seed, *shot).removesuffix(".jpg")
+
+
 def main() -> None:
-    """The command line: draws the data set and prints the number of images."""
-    parser = argparse.ArgumentParser(prog="python -m dgnet_jax.data.synthetic", description=__doc__)
-    parser.add_argument("folder", type=Path, help="where to draw; made if missing")
-    parser.add_argument("--seed", type=int, default=0, help="of all randomness (default: 0)")
+    """The command line: draws the data set, or true swaps of its images, and prints what it did."""
+    parser = _parser()
     arguments = parser.parse_args()
     try:
-        draw_dataset(arguments.folder, seed=arguments.seed)
+        for name in ("appearance", "structure", "count"):
+            if arguments.swaps is None and getattr(arguments, name) is not None:
+                raise InputError(f"--{name}: is for swaps; give --swaps=OUT, a new folder, too")
+        print(_draw(arguments))
+        if arguments.swaps is not None:
+            print(_draw_swaps(arguments))
     except InputError as error:
         parser.exit(2, f"{error}\n")
+    except OSError as error:
+        where = error.filename or arguments.folder
+        parser.exit(2, f"{where}: {error.strerror}; choose another folder\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m dgnet_jax.data.synthetic", description=__doc__)
+    parser.add_argument("folder", type=Path, help="of the data set; drawn if it is missing")
+    parameters = inspect.signature(draw_dataset).parameters
+    for name in _OPTIONS:
+        words = f"{name.replace('_', ' ')} (default: {parameters[name].default})"
+        parser.add_argument(f"--{name}", type=int, metavar="N", help=words)
+    parser.add_argument(
+        "--swaps",
+        type=Path,
+        metavar="OUT",
+        help="a new folder for true swaps of the data set's images, with parts and joints",
+    )
+    for name in ("appearance", "structure"):
+        parser.add_argument(
+            f"--{name}",
+            nargs="+",
+            metavar="FILE",
+            help=f"with --swaps: names of the {name} images (default: of test people)",
+        )
+    parser.add_argument(
+        "--count",
+        type=int,
+        metavar="N",
+        help=f"with --swaps: test people to choose, where no names are given (default: {_SWAPPED})",
+    )
+    return parser
+
+
+def _draw(arguments: argparse.Namespace) -> str:
+    """Draws the data set, unless it is there, and says what is in it."""
+    given = {name: getattr(arguments, name) for name in _OPTIONS}
+    wanted: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    found = drawn_settings(arguments.folder)
+    if found is not None and arguments.swaps is not None:
+        # The data set has said what it is: nobody has to say it again to swap its images.
+        wanted = {**dataclasses.asdict(found), **wanted}
+        del wanted["version"]
+    draw_dataset(arguments.folder, **wanted)
     marker = json.loads((arguments.folder / MARKER).read_text())
     people = f"{marker['train_identities']} training and {marker['test_identities']} test people"
     images = ", ".join(f"{count} in {folder}" for folder, count in marker["images"].items())
-    print(f"{arguments.folder}: {people}, {len(CAMERAS)} cameras; images: {images}")
+    return f"{arguments.folder}: {people}, {len(CAMERAS)} cameras; images: {images}"
+
+
+def _draw_swaps(arguments: argparse.Namespace) -> str:
+    """Draws true swaps of the data set's images, and says how many."""
+    settings = drawn_settings(arguments.folder)
+    assert settings is not None
+    count = _SWAPPED if arguments.count is None else arguments.count
+    if count < 1:
+        raise InputError(f"--count: found {count}. Give 1 or more.")
+    chosen = []
+    defaults = choose_shots(settings, count, settings.seed)
+    for flag, default in zip(("appearance", "structure"), defaults, strict=True):
+        names = getattr(arguments, flag)
+        try:
+            shots = default if names is None else [shot_of(settings, name) for name in names]
+        except InputError as error:
+            raise InputError(f"--{flag}: {error}") from error
+        chosen.append(list(dict.fromkeys(shots)))
+    write_true_swaps(arguments.swaps, settings, *chosen)
+    appearances, structures = map(len, chosen)
+    return (
+        f"{arguments.swaps}: {appearances * structures} swaps, {appearances} appearances on "
+        f"{structures} structures, with their parts; joints in {KEYPOINTS_FILE}"
+    )
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from absl import logging
 from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
+from dgnet_jax.data.synthetic import Settings
 from dgnet_jax.errors import InputError
 from dgnet_jax.evaluation.consistency import identity_consistency
 from dgnet_jax.evaluation.diversity import PAIRS, diversity, same_identity_pairs
@@ -53,6 +54,7 @@ class RealImages:
         images, labels: training images and their identities.
         gallery: images of other people, or None.
         inception, teacher: networks, or None.
+        drawn: what a drawn data set depends on, so that its swaps have a truth; else None.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class RealImages:
         limit: int = 0,
         seed: int = 0,
         cache: str | Path | None = None,
+        drawn: Settings | None = None,
     ) -> None:
         """Takes the images; nothing is computed yet.
 
@@ -80,6 +83,7 @@ class RealImages:
             cache: an .npz that keeps Inception features of the real images from one process to the
                 next. It is checked by a sum over images and weights. Several processes do not use
                 it: they must all extract, or none.
+            drawn: kept for who measures against the truth.
         """
         self.seed = seed
         chosen = _choice(len(images), limit, seed, _TRAIN)
@@ -87,7 +91,7 @@ class RealImages:
         self.gallery = gallery
         if gallery is not None:
             self.gallery = gallery[_choice(len(gallery), limit, seed, _GALLERY)]
-        self.inception, self.teacher = inception, teacher
+        self.inception, self.teacher, self.drawn = inception, teacher, drawn
         self._cache = None if cache is None or jax.process_count() > 1 else Path(cache)
         self._stored = _read_cache(self._cache)
         self._features: dict[tuple[str, str], np.ndarray] = {}

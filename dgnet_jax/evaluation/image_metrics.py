@@ -4,15 +4,24 @@ from functools import partial
 from pathlib import Path
 
 import ml_collections
+import numpy as np
 from absl import logging
 
 from dgnet_jax.data.pipeline import ReidData
+from dgnet_jax.data.poses import read_poses
 from dgnet_jax.data.splits import JUNK
+from dgnet_jax.data.synthetic import Settings, drawn_settings
 from dgnet_jax.errors import InputError
 from dgnet_jax.evaluation.extraction import InceptionExtractor, load_extractor
 from dgnet_jax.evaluation.fid_protocol import swapped_training_images
+from dgnet_jax.evaluation.garment_bands import measure_garments
 from dgnet_jax.evaluation.generated_images import FeatureFn, RealImages, Results, evaluate_generated
+from dgnet_jax.evaluation.truth import chosen_swaps, measure_truth, unmeasurable
 from dgnet_jax.inference import DGNet, load_teacher_model
+from dgnet_jax.runtime.devices import on_first_process
+
+# Test people of a drawn data set on either side of its true swaps, at most.
+TRUE_PEOPLE = 16
 
 
 def measure_images(config: ml_collections.ConfigDict, model: DGNet, data: ReidData) -> Results:
@@ -20,16 +29,20 @@ def measure_images(config: ml_collections.ConfigDict, model: DGNet, data: ReidDa
 
     Args:
         config: `inception` ("" leaves FID and KID out), `evaluation.fid_dims`,
-            `evaluation.fid_images`, `evaluation.batch_size`, `seed`; `teacher` for its network.
+            `evaluation.fid_images`, `evaluation.batch_size`, `seed`; `teacher` for its network;
+            `data.poses`, `data.root`.
         model: paints one image for every training image.
         data: training images, and the gallery for the floor.
 
     Returns:
-        What `evaluate_generated` returns; `teacher_missing` says why there is no teacher.
+        What `evaluate_generated` returns; `teacher_missing` says why there is no teacher; and
+        what `measure_garments` returns of the gallery, unless the data set is drawn. Of a drawn one
+        what `truth.measure_truth` returns, or `truth_missing`, the reason why it cannot.
 
     Raises:
-        InputError: the file of `config.inception` cannot be used.
+        InputError: the file of `config.inception` or of `data.poses` cannot be used.
     """
+    poses = read_poses(config.data.get("poses", ""))
     missing: Results = {}
     teacher: FeatureFn | None = None
     try:
@@ -41,7 +54,11 @@ def measure_images(config: ml_collections.ConfigDict, model: DGNet, data: ReidDa
             f"identity consistency and the Frechet distance in the teacher's space are not "
             f"available: {error}"
         )
-    return measure_against(real_images(config, data, teacher), model) | missing
+    real = real_images(config, data, teacher)
+    results = measure_against(real, model) | missing
+    if real.drawn is None:
+        results |= measure_garments(model.swap, data.gallery, poses, config.seed)
+    return results
 
 
 def real_images(
@@ -76,6 +93,7 @@ def real_images(
         limit=limit,
         seed=config.seed,
         cache=cache,
+        drawn=on_first_process(partial(drawn_settings, config.data.root)),
     )
 
 
@@ -83,7 +101,21 @@ def measure_against(real: RealImages, model: DGNet) -> Results:
     """Measures a model against `real`, whose seed also chooses structures; see `measure_images`."""
     logging.info("measuring %d generated images", len(real.images))
     generate = partial(swapped_training_images, model, seed=real.seed)
-    return evaluate_generated(generate, real)
+    results = evaluate_generated(generate, real)
+    return results if real.drawn is None else results | _against_truth(real.drawn, real.seed, model)
+
+
+def _against_truth(drawn: Settings, seed: int, model: DGNet) -> Results:
+    """`measure_truth` for a choice of test people, or why it cannot be."""
+    truth = chosen_swaps(drawn, TRUE_PEOPLE, seed, *model.image_size)
+    reason = unmeasurable(truth)
+    if reason:
+        return {"truth_missing": f"Swaps were not compared with their truth: {reason}."}
+    n, m = truth.truth.shape[:2]
+    painted = model.swap(
+        np.repeat(truth.appearances, m, axis=0), np.tile(truth.structures, (n, 1, 1, 1))
+    )
+    return {**measure_truth(painted.reshape(truth.truth.shape), truth)}
 
 
 def _inception(config: ml_collections.ConfigDict) -> InceptionExtractor | None:

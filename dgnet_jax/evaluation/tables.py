@@ -6,6 +6,8 @@ from typing import Any
 import ml_collections
 from tabulate import tabulate
 
+from dgnet_jax.evaluation.truth import COLOURED
+
 _COLUMNS = {
     "Rank@1": "rank1",
     "Rank@5": "rank5",
@@ -25,15 +27,29 @@ _COUNTS = {
     "queries_without_multi_query": "queries without any of them",
 }
 _NOTE = "In percent; mAP is the trapezoid one of DG-Net and the thesis."
+_TRUTH = {
+    "appearance transfer": "appearance_transfer",
+    "structure kept": "structure_kept",
+    "L1": "truth_l1",
+    "SSIM": "truth_ssim",
+} | {f"ΔE {part}": f"truth_colour_error_{part}" for part in COLOURED}
+_TRUTH_NOTE = (
+    "Appearance transfer: 1 where garments have the truth's colours, 0 where the appearance image "
+    "has no say. Structure kept: SSIM of lightness to the truth."
+)
 
 
 def table(metrics: Mapping[str, float], config: ml_collections.ConfigDict) -> str:
-    """The ranking metrics at the end of a training, in percent, and what they were measured on."""
-    if not metrics:
-        return "not evaluated: config.evaluation.every_steps is negative"
-    name = "baseline" if config.get("baseline") else config.reconstruction_loss
-    body = _ranking_table("loss", {name: metrics})
-    return f"{body}\n{_counts(metrics)}. {_NOTE}"
+    """The ranking metrics at the end of a training, in percent, and what they were measured on.
+
+    Of a drawn data set also how its swaps compare with their truth.
+    """
+    if "mAP" in metrics:
+        name = "baseline" if config.get("baseline") else config.reconstruction_loss
+        lines = [_ranking_table("loss", {name: metrics}), f"{_counts(metrics)}. {_NOTE}"]
+    else:
+        lines = ["not evaluated: config.evaluation.every_steps is negative"]
+    return "\n".join(lines + _truth_table(metrics))
 
 
 def evaluation_table(evaluation: Mapping[str, Any]) -> str:
@@ -87,7 +103,59 @@ def _images_table(images: Mapping[str, Any]) -> list[str]:
     )
     if images.get("fid_singular"):
         lines.append("Too few images for these features: the covariance is singular; prefer KID.")
+    lines += _bands_table(images) + _truth_table(images)
     return lines + [value for value in images.values() if isinstance(value, str)]
+
+
+def _bands_table(images: Mapping[str, Any]) -> list[str]:
+    """Lines of how much of the garments' colours is moved (`garment_bands.measure_garments`)."""
+    if "band_transfer" not in images:
+        return []
+    names = [f"{garment}{suffix}" for garment in ("top", "lower") for suffix in ("", "_lightness")]
+    rows = [
+        ["generated: share of the appearance image's", "transfer", ""],
+        ["generated: share of the structure image's", "structure", ""],
+        ["real: another image of the person", "transfer", "_real"],
+    ]
+    cells = [
+        [title, *(images.get(f"band_{kind}_{name}{suffix}", "") for name in names)]
+        for title, kind, suffix in rows
+    ]
+    headers = ["garments' colours", "top", "top, L*", "lower", "lower, L*"]
+    people = images["band_appearances"] + images["band_structures"]
+    lines = [
+        "",
+        tabulate(cells, headers=headers, floatfmt=".2f", tablefmt="github"),
+        f"Estimates from {images['band_appearances']} x {images['band_structures']} swaps of "
+        f"gallery images; garments found by keypoints in {images['band_posed']} of {people} "
+        "images, by fixed bands in the others.",
+    ]
+    if "band_transfer_real" in images:
+        lines.append(
+            f"The last row is no bound, but what other light alone leaves: "
+            f"{images['band_real_pairs']} pairs, keypoints in {images['band_real_posed']} of "
+            f"{images['band_real_images']} images."
+        )
+    return lines
+
+
+def _truth_table(found: Mapping[str, Any]) -> list[str]:
+    """Lines of the measures of swaps against their truth (`truth.measure_truth`)."""
+    present = {title: name for title, name in _TRUTH.items() if name in found}
+    if not present:
+        return []
+    # By definition: it need not be measured.
+    copied = {"appearance_transfer_copy": 0, **found}
+    rows = [
+        ["generated", *(found[name] for name in present.values())],
+        ["copy of the structure image", *(copied.get(f"{n}_copy", "") for n in present.values())],
+    ]
+    formats = ["", *(".1f" if title.startswith("ΔE") else ".3f" for title in present)]
+    table = tabulate(rows, headers=["swaps", *present], floatfmt=formats, tablefmt="github")
+    lines = ["", table, _TRUTH_NOTE]
+    if "truth_pairs" in found:
+        lines.append(f"{found['truth_pairs']} swaps of test people. ΔE: CIEDE2000, mean of pixels.")
+    return lines
 
 
 def _ranking_table(title: str, rows: Mapping[str, Mapping[str, float]]) -> str:

@@ -81,18 +81,17 @@ class Forward(NamedTuple):
         self,
         generator: Variables,
         appearance: Variables,
-        images: UInt8[Array, "n rows columns 3"],
-    ) -> UInt8[Array, "n n {self.height} {self.width} 3"]:
-        """All swaps of n images; [i, j] = appearance i on structure j."""
-        codes = self.appearance_codes(appearance, images)
-        structures = self.structure_codes(generator, images)
-        count = len(images)
+        appearance_images: UInt8[Array, "n rows columns 3"],
+        structure_images: UInt8[Array, "m structure_rows structure_columns 3"],
+    ) -> UInt8[Array, "n m {self.height} {self.width} 3"]:
+        """All swaps of n and m images; [i, j] = appearance i on structure j."""
+        codes = self.appearance_codes(appearance, appearance_images)
+        structures = self.structure_codes(generator, structure_images)
+        n, m = len(codes), len(structures)
         painted = self.paint(
-            generator,
-            jnp.tile(structures, (count, 1, 1, 1)),
-            jnp.repeat(codes, count, axis=0),
+            generator, jnp.tile(structures, (n, 1, 1, 1)), jnp.repeat(codes, m, axis=0)
         )
-        return painted.reshape(count, count, *painted.shape[1:])
+        return painted.reshape(n, m, *painted.shape[1:])
 
     def embeddings(
         self, appearance: Variables, images: UInt8[Array, "n rows columns 3"]

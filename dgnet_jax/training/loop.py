@@ -37,11 +37,12 @@ class Stage(NamedTuple):
         step: the compiled (step, state, batch) -> (state, losses) of a 0-based step; the state is
             donated.
         batch: 0-based step to a batch on the device.
-        evaluate: state to ranking metrics.
+        evaluate: state to ranking metrics, and others beside them.
         draw: (state, step, log) draws pictures; None for none.
         inactive: step -> {loss: "until step N"} of the losses that do not act yet.
         shown: losses of the progress line.
         evaluate_every: steps; 0 evaluates only the first and the last state, -1 none.
+        measure: state to the metrics that the first and the last state have with -1 as well.
         progress: gets the number of finished steps, at the start and after each step.
         followed: whether the run goes on with another stage, so that it has to stop at the end of
             this one too if it is asked to.
@@ -59,6 +60,7 @@ class Stage(NamedTuple):
     inactive: Callable[[int], dict[str, str]]
     shown: tuple[str, ...]
     evaluate_every: int
+    measure: Callable[[Any], Metrics] = lambda state: {}
     progress: Callable[[int], None] = lambda done: None
     followed: bool = False
 
@@ -134,10 +136,11 @@ def _run(
     settings = config.log
 
     def evaluate(done: int) -> Metrics:
-        if stage.evaluate_every < 0:
-            return {}
-        found = stage.evaluate(state)
-        log.evaluation(done, found)
+        ranked = stage.evaluate_every >= 0
+        found = stage.evaluate(state) if ranked else stage.measure(state)
+        # Without a ranking no checkpoint holds them: a finished run is measured again.
+        if ranked or (found and not log.evaluated(done)):
+            log.evaluation(done, found)
         return found
 
     def check_state(done: int) -> None:

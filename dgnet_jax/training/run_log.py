@@ -129,6 +129,8 @@ class RunLog:
             for name in ("rank1", "rank5", "rank10", "mAP")
             if name in metrics
         )
+        if "appearance_transfer" in metrics:
+            figures += f", appearance transfer {metrics['appearance_transfer']:.3f}"
         self._print(f"{stage} step {step} evaluated: {figures or _pairs(metrics)}")
 
     def evaluated(self, step: int) -> bool:

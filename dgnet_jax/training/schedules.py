@@ -21,6 +21,15 @@ def ramped_weight(step: jax.Array | int, maximum: float, start: int, scale: floa
     return jnp.where(previous > 0, ramp(step, maximum, start, scale), 0.0)
 
 
+def rising_weight(
+    step: jax.Array | int, maximum: float, start: int, steps: int
+) -> jax.Array | float:
+    """`maximum` from step 0 on; with `steps`, 0 up to `start`, then linear, full `steps` later."""
+    if not steps:
+        return maximum
+    return maximum * jnp.clip((jnp.asarray(step) - start) / steps, 0.0, 1.0)
+
+
 def first_active_step(maximum: float, start: int, scale: float) -> int | None:
     """The first step (from 0) at which `ramped_weight` is positive; None if it never is."""
     return max(start + 2, 0) if maximum > 0 and scale > 0 else None

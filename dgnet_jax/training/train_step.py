@@ -33,7 +33,7 @@ from dgnet_jax.training.passes import (
     exchange,
     split_groups,
 )
-from dgnet_jax.training.schedules import first_active_step, ramp, ramped_weight
+from dgnet_jax.training.schedules import first_active_step, ramp, ramped_weight, rising_weight
 from dgnet_jax.training.state import Optimizers, TrainState
 
 Array = jax.Array
@@ -91,13 +91,19 @@ def active_terms(config: ml_collections.ConfigDict, step: int) -> ActiveTerms:
 
 def term_weights(
     config: ml_collections.ConfigDict, step: Int[Array, ""]
-) -> dict[str, Float[Array, ""]]:
-    """Weights of the ramped terms at `step` and, as "fine", w of the identity term."""
+) -> dict[str, Float[Array, ""] | float]:
+    """Weights at `step`: of the ramped terms, of "generated_identity", and w as "fine"."""
     schedule = (config.ramp.start, config.ramp.scale)
     names = ("structure_code", "appearance_code", "cycle", "teacher")
     weights = {name: ramped_weight(step, config.weights[name], *schedule) for name in names}
     previous = ramp(step - 1, config.weights.teacher, *schedule)
     weights["fine"] = config.weights.fine * previous
+    weights["generated_identity"] = rising_weight(
+        step,
+        config.weights.generated_identity,
+        config.ramp.generated_identity_start,
+        config.ramp.generated_identity_steps,
+    )
     return weights
 
 
@@ -139,7 +145,7 @@ class Given(NamedTuple):
         discriminator: parameters, after D's update.
         stats: E_a's running statistics after the real images; moved: also after the generated.
         targets: (batch, 2, identities), the teacher's labels, or None if its term is off.
-        ramped: weights of the ramped terms, and of the fine head as "fine".
+        ramped: weights by `term_weights`.
         coin: whether the structure-code and cycle terms train E_s.
         dropout: key of E_a's heads on generated images.
     """
@@ -151,7 +157,7 @@ class Given(NamedTuple):
     stats: Params
     moved: Params
     targets: Float[Array, "batch 2 identities"] | None
-    ramped: dict[str, Float[Array, ""]]
+    ramped: dict[str, Float[Array, ""] | float]
     coin: Bool[Array, ""]
     dropout: PRNGKeyArray
 
@@ -183,7 +189,7 @@ class Objective(NamedTuple):
             + weights.self_reconstruction * images["self_reconstruction"]
             + weights.same_identity_reconstruction * images["same_identity_reconstruction"]
         ).sum()
-        total = total + weights.generated_identity * generated_identity.sum()
+        total = total + ramped["generated_identity"] * generated_identity.sum()
         total = (
             total
             + (

@@ -16,6 +16,7 @@ from dgnet_jax.config import default_config
 from dgnet_jax.convert import load_backbone
 from dgnet_jax.data.pipeline import ReidData, gather_pairs
 from dgnet_jax.data.sampling import PairSampler
+from dgnet_jax.data.synthetic import drawn_settings
 from dgnet_jax.errors import InputError
 from dgnet_jax.evaluation.variants import Metrics
 from dgnet_jax.figures import save_png
@@ -23,7 +24,12 @@ from dgnet_jax.inference import load_teacher
 from dgnet_jax.models import Networks, Variables
 from dgnet_jax.models.initialization import init_parameters
 from dgnet_jax.runtime import workdir as work_directory
-from dgnet_jax.runtime.devices import Placement, to_host, use_compilation_cache
+from dgnet_jax.runtime.devices import (
+    Placement,
+    on_first_process,
+    to_host,
+    use_compilation_cache,
+)
 from dgnet_jax.runtime.workdir import DGNET_STAGE
 from dgnet_jax.training.loop import Stage, run_stage
 from dgnet_jax.training.pictures import Painter
@@ -174,7 +180,8 @@ def train(
 
     Returns:
         The ranking metrics of the last state, in shares of 1: rank1, rank5, rank10, rank20,
-        mAP (trapezoid, as DG-Net and the thesis report it), mAP_standard, mINP, and counts.
+        mAP (trapezoid, as DG-Net and the thesis report it), mAP_standard, mINP, and counts. Of a
+        drawn data set also appearance_transfer and structure_kept, see `truth.measure_truth`.
 
     Raises:
         InputError: a field, file or work directory is wrong.
@@ -214,7 +221,11 @@ def train(
             )
 
         key = placement.put_state(seed_key(config))
-        painter = Painter(config, networks, data.train_images)
+        drawn = on_first_process(partial(drawn_settings, config.data.root))
+        painter = Painter(config, networks, data.train_images, drawn)
+
+        def evaluate(state: TrainState) -> Metrics:
+            return session.evaluator(state.appearance_variables) | painter.measure(state)
 
         def draw(state: TrainState, step: int, log: RunLog) -> None:
             for name, picture in painter.pictures(state, step).items():
@@ -231,11 +242,12 @@ def train(
             initial=partial(initial_state, config, networks, optimizers, teacher, placement),
             step=lambda step, state, batch: session.step(config, step)(state, teacher, batch, key),
             batch=batch,
-            evaluate=lambda state: session.evaluator(state.appearance_variables),
+            evaluate=evaluate,
             draw=draw,
             inactive=partial(inactive_terms, config),
             shown=SHOWN,
             evaluate_every=config.evaluation.every_steps,
+            measure=painter.measure,
             progress=progress,
         )
         _, metrics = run_stage(stage, workdir, config)

@@ -110,6 +110,7 @@ def _write(
             sections.results_section(groups, config.data.name, parent),
             sections.metrics_section(folder, groups),
             *sections.picture_sections(folder, groups, paintings, missing),
+            sections.truth_section(folder, groups),
             sections.terms_section(folder, groups),
             sections.runs_section(groups),
         ]

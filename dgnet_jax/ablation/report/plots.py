@@ -46,24 +46,29 @@ TERM_GROUPS: dict[str, dict[str, str]] = {
 """The terms that are drawn (docs/method.md, section 3.3): panel to name to its title."""
 
 
-def metric_curves(groups: Mapping[str, Sequence[Run]], metric: str, title: str) -> Figure:
-    """A metric in percent over training steps, a line for each loss with a band over its seeds.
+def metric_curves(
+    groups: Mapping[str, Sequence[Run]], metric: str, title: str, factor: float = 100
+) -> Figure:
+    """A metric over training steps, a line for each loss with a band over its seeds.
 
     Args:
         groups: loss to its runs.
         metric: a name of `Run.evaluations`.
         title: of the vertical axis.
+        factor: of its values; 100 shows a share in percent.
     """
     figure, (axes,) = _figure(1, 3.8)
     for index, (label, runs) in enumerate(groups.items()):
         style = _style(index) | {"marker": _MARKERS[index % len(_MARKERS)], "markersize": 4}
         found = [(run, run.evaluations[metric]) for run in runs if metric in run.evaluations]
-        scaled = [(run, Series(curve.steps, 100 * curve.values)) for run, curve in found]
+        scaled = [(run, Series(curve.steps, factor * curve.values)) for run, curve in found]
         _draw_runs(axes, label, scaled, style)
     # Of the bands, too.
-    highest = axes.dataLim.y1
+    lowest, highest = axes.dataLim.y0, axes.dataLim.y1
     top = highest if np.isfinite(highest) and highest > 0 else 1
-    axes.set(xlabel="training step", ylabel=title, ylim=(0, _HEADROOM * top))
+    bottom = lowest if np.isfinite(lowest) and lowest < 0 else 0
+    limits = (_HEADROOM * bottom, _HEADROOM * top)
+    axes.set(xlabel="training step", ylabel=title, ylim=limits)
     _legend(axes)
     return figure
 

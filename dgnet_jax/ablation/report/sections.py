@@ -25,7 +25,12 @@ from dgnet_jax.figures import save_png
 Groups = Mapping[str, Sequence[Run]]
 # Of photographs in the page; the PNG files hold every pixel.
 _WEBP_QUALITY = 90
-_CURVES = {"mAP": "mAP", "rank1": "Rank@1"}
+# Metric to its name and the factor of its axis; 100 is percent.
+_CURVES = {
+    "mAP": ("mAP", 100),
+    "rank1": ("Rank@1", 100),
+    "appearance_transfer": ("Appearance transfer", 1),
+}
 # Lines that one plot can hold; more are split as the tables are.
 _MOST_LINES = 8
 
@@ -97,10 +102,10 @@ def results_section(groups: Groups, dataset: str, study_dir: Path) -> Section:
 
 
 def metrics_section(folder: Path, groups: Groups) -> Section:
-    """mAP and Rank@1 over training steps."""
+    """mAP, Rank@1 and, of a drawn data set, the appearance transfer over training steps."""
     section = Section("Metrics over training", plots=True)
     parts = thesis_groups(list(groups)) if len(groups) > _MOST_LINES else [("", list(groups))]
-    for metric, name in _CURVES.items():
+    for metric, (name, factor) in _CURVES.items():
         for title, labels in parts:
             part = {label: groups[label] for label in labels}
             runs = [run for label in labels for run in groups[label]]
@@ -110,10 +115,11 @@ def metrics_section(folder: Path, groups: Groups) -> Section:
             if any(_finished(group) > 1 for group in part.values()):
                 caption += " A line is the mean over seeds, its band their range."
             caption += _crosses(runs)
+            unit = " (%)" if factor == 100 else ""
             picture = _save(
                 folder,
                 f"curve_{name}_{title}" if title else f"curve_{name}",
-                plots.draw(plots.metric_curves(part, metric, f"{name} (%)")),
+                plots.draw(plots.metric_curves(part, metric, name + unit, factor)),
                 alt=f"Plot of {name} over training steps for {_listed(labels)}",
                 caption=caption,
                 photograph=False,
@@ -203,6 +209,49 @@ def picture_sections(
     )
     pairs.text.append("As the thesis's Figures 5.9 and 5.10, enlarged without smoothing.")
     return [side, grids, pairs]
+
+
+def truth_section(folder: Path, groups: Groups) -> Section:
+    """Of a drawn data set: what a run of each loss has painted last, beside its truth."""
+    section = Section("Swaps and their truth")
+    for label, runs in groups.items():
+        for run in sorted(runs, key=lambda run: (run.diverged, run.seed)):
+            files = sorted((run.workdir / "pictures").glob("truth_*.png"))
+            if files:
+                section.pictures.append(_truth_picture(folder, label, run, files[-1]))
+                break
+    if section.pictures:
+        section.text.append(
+            "Test people in the appearance of others: each row as painted and, below it, as drawn, "
+            "which is the truth."
+        )
+    return section
+
+
+def _truth_picture(folder: Path, label: str, run: Run, file: Path) -> Picture:
+    """A picture of the training, `training.pictures`, with what was measured at its end."""
+    with Image.open(file) as image:
+        picture = image.convert("RGB")
+    step = int(file.stem.rpartition("_")[2])
+    caption = f"{label}, seed {run.seed}, step {step:,}."
+    measured = [
+        f"{name} {run.result[field]:.3f}"
+        for field, name in (
+            ("appearance_transfer", "appearance transfer"),
+            ("structure_kept", "structure kept"),
+        )
+        if run.result.get(field) is not None
+    ]
+    if measured:
+        caption += f" Measured: {', '.join(measured)}."
+    return _save(
+        folder,
+        f"truth_{label}",
+        picture,
+        alt=f"Swaps of test people with {label}, and below each row how they ought to look",
+        caption=caption,
+        metadata={"loss": label, "seed": str(run.seed), "step": str(step)},
+    )
 
 
 def runs_section(groups: Groups) -> Section:

@@ -9,7 +9,6 @@ from dgnet_jax.data.drawing.pose import Pose, Skeleton, View, skeleton
 from dgnet_jax.data.drawing.torso import draw_seat, draw_torso
 from dgnet_jax.data.drawing.wardrobe import Person
 
-
 KEYPOINTS = (
     "nose",
     "neck",
@@ -22,9 +21,7 @@ KEYPOINTS = (
 """OpenPose's 18 joints, in the order of the field's files of poses."""
 
 
-def find_joints(
-    person: Person, pose: Pose, x: float, ground: float, height: float
-) -> np.ndarray:
+def find_joints(person: Person, pose: Pose, x: float, ground: float, height: float) -> np.ndarray:
     """Rows and columns (18, 2) of `KEYPOINTS` on the canvas; NaN for what the head hides."""
     view = View(pose.yaw, x, ground, height * person.stature)
     body = skeleton(person, pose)

@@ -84,7 +84,7 @@ class Truth(NamedTuple):
         parts: (rows, columns) uint8, indices in `wardrobe.PARTS`; somebody else in the image is
             background.
         keypoints: (18, 2) int32 rows and columns of OpenPose's joints (`figure.KEYPOINTS`) in
-            pixels of the image; -1, -1 where a joint lies outside or cannot be seen.
+            pixels of `parts`; -1, -1 where a joint lies outside or cannot be seen.
     """
 
     image: Image.Image
@@ -109,7 +109,15 @@ def photograph(
 
 
 def photograph_in_clothes(
-    seed: int, appearance: int, identity: int, camera: int, index: int, *, height: int, width: int
+    seed: int,
+    appearance: int,
+    identity: int,
+    camera: int,
+    index: int,
+    *,
+    height: int,
+    width: int,
+    parts_size: tuple[int, int] | None = None,
 ) -> Truth:
     """The image that `photograph` takes, but that its person has the appearance of another.
 
@@ -120,16 +128,16 @@ def photograph_in_clothes(
         seed, identity, camera, index, height, width: as of `photograph`, with a person in the
             image (identity from 1).
         appearance: a person's number from 1.
+        parts_size: rows and columns of the parts, if they are not the image's.
     """
     clothes = _person(seed, appearance)
     image, posed = _take(seed, identity, camera, index, height, width, clothes)
     assert posed is not None
     drawing = canvas.Canvas(Image.new("RGB", (canvas.WIDTH, canvas.HEIGHT)), (0.0, -1.0))
     draw_person(drawing, labelled(posed.person), *posed[1:])
+    size = parts_size or (height, width)
     return Truth(
-        image,
-        _most_frequent(part_labels(drawing.colours), height, width),
-        _keypoints(posed, height, width),
+        image, _most_frequent(part_labels(drawing.colours), *size), _keypoints(posed, *size)
     )
 
 
@@ -177,7 +185,7 @@ def _most_frequent(labels: np.ndarray, height: int, width: int) -> np.ndarray:
     """The label (height, width) that most of the drawing's pixels under each pixel have."""
     counts = [
         np.asarray(
-            Image.fromarray(np.where(labels == label, 255, 0).astype(np.uint8)).resize(
+            Image.fromarray((labels == label).view(np.uint8) * np.uint8(255)).resize(
                 (width, height), Image.Resampling.BOX
             )
         )

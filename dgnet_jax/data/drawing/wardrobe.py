@@ -175,7 +175,8 @@ def _label_colour(label: int) -> Colour:
 
 def part_labels(colours: np.ndarray) -> np.ndarray:
     """Indices in `PARTS` (...,) uint8 of what was drawn of `labelled` people, (..., 3) uint8."""
-    return ((colours > 20) << np.arange(3)).sum(axis=-1).astype(np.uint8)
+    red, green, blue = np.moveaxis((colours > 20).view(np.uint8), -1, 0)
+    return red | green << 1 | blue << 2
 
 
 def shade(colour: Colour, factor: float) -> Colour:
