@@ -132,7 +132,7 @@ def convolve(
     """
     if kernel.shape[:2] == (1, 1) and not (any(geometry.padding) or geometry.upsample):
         # XLA's CPU convolution takes several times a matmul's time for 1 x 1 weight gradients.
-        x = x[:, :: geometry.stride, :: geometry.stride] if geometry.stride > 1 else x
+        x = _every(x, geometry.stride) if geometry.stride > 1 else x
         return lax.dot_general(x, kernel[0, 0], (((3,), (0,)), ((), ())))
     if _always_plain.get():
         return _plainly(x, kernel, geometry)
@@ -144,6 +144,25 @@ def convolve(
         cpu=partial(_on_a_cpu, geometry=geometry, forward_mode=True),
         default=partial(_plainly, geometry=geometry),
     )
+
+
+def _every(x: Array, stride: int) -> Array:
+    """Every `stride`-th row and column.
+
+    For NVIDIA GPUs behind a barrier: XLA's fusion into matmuls takes a slice that only a matmul
+    uses, of an array that others use too, for one without strides, and aborts the process
+    (github.com/openxla/xla/issues/47381; jaxlib 0.10.2 and 0.11.2, not 0.12.0.1).
+    """
+
+    def strided(x: Array) -> Array:
+        return x[:, ::stride, ::stride]
+
+    def apart(x: Array) -> Array:
+        return lax.optimization_barrier(strided(x))
+
+    if _always_plain.get():
+        return strided(x)
+    return lax.platform_dependent(x, cuda=apart, default=strided)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))

@@ -95,7 +95,9 @@ def term_weights(
     """Weights at `step`: of the ramped terms, of "generated_identity", and w as "fine"."""
     schedule = (config.ramp.start, config.ramp.scale)
     names = ("structure_code", "appearance_code", "cycle", "teacher")
-    weights = {name: ramped_weight(step, config.weights[name], *schedule) for name in names}
+    weights: dict[str, Float[Array, ""] | float] = {
+        name: ramped_weight(step, config.weights[name], *schedule) for name in names
+    }
     previous = ramp(step - 1, config.weights.teacher, *schedule)
     weights["fine"] = config.weights.fine * previous
     weights["generated_identity"] = rising_weight(
