@@ -88,6 +88,23 @@ def test_gradients_on_accelerators_are_those_of_the_plain_form(platform):
     }
 
 
+def test_rows_and_columns_for_a_matmul_are_taken_behind_a_barrier_on_nvidia_gpus():
+    # XLA's fusion into matmuls aborts the process otherwise (openxla/xla issue 47381).
+    x, kernel = jnp.zeros((2, 6, 4, 3)), jnp.zeros((1, 1, 3, 2))
+    strided = partial(blocks.convolve, geometry=blocks.Geometry(stride=2))
+
+    def gradients(x, kernel):
+        return jax.grad(lambda *a: jnp.square(strided(*a)).sum(), (0, 1))(x, kernel)
+
+    for function in (strided, gradients):
+        assert "optimization_barrier" in lowered(function, "cuda", x, kernel)
+        for platform in ("cpu", "tpu"):
+            assert "optimization_barrier" not in lowered(function, platform, x, kernel)
+    with blocks.plain_convolutions():
+        plain = lowered(lambda *arguments: strided(*arguments), "cuda", x, kernel)
+    assert "optimization_barrier" not in plain
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("active", [ActiveTerms(False, False), ActiveTerms(True, True)])
 def test_the_step_lowers_for_accelerators_without_a_branch_that_a_device_decides(active):

@@ -52,15 +52,26 @@ def test_the_published_terms_at_the_start_of_their_ramps():
         step: {name: float(value) for name, value in term_weights(config, jnp.int32(step)).items()}
         for step in (0, 30_001, 30_002, 60_000)
     }
-    nothing = dict(structure_code=0, appearance_code=0, cycle=0, teacher=0, fine=0)
+    constant = {"generated_identity": 0.5}
+    nothing = constant | dict(structure_code=0, appearance_code=0, cycle=0, teacher=0, fine=0)
     assert weights[0] == nothing
     # w of the fine head is 0.2 times the plain ramp of the step before, without the gate.
     assert weights[30_001] == nothing
     begun = dict.fromkeys(("structure_code", "appearance_code", "cycle", "teacher"), 0.001)
-    assert weights[30_002] == pytest.approx(begun | {"fine": 0.2 * 0.0005}, rel=1e-6)
+    assert weights[30_002] == pytest.approx(begun | constant | {"fine": 0.2 * 0.0005}, rel=1e-6)
     assert weights[60_000] == pytest.approx(
-        dict(structure_code=1, appearance_code=1, cycle=2, teacher=2, fine=0.4), rel=1e-6
+        constant | dict(structure_code=1, appearance_code=1, cycle=2, teacher=2, fine=0.4),
+        rel=1e-6,
     )
+
+
+def test_the_identity_of_generated_images_can_get_its_weight_little_by_little():
+    config = base.get_config()
+    config.ramp.generated_identity_start, config.ramp.generated_identity_steps = 2, 4
+    weights = [
+        float(term_weights(config, jnp.int32(step))["generated_identity"]) for step in range(8)
+    ]
+    np.testing.assert_allclose(weights, [0, 0, 0, 0.125, 0.25, 0.375, 0.5, 0.5])
 
 
 def test_the_fine_head_begins_with_the_teacher_term_and_half_a_ramp_behind_it():
