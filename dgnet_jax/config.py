@@ -10,14 +10,19 @@ docs/method.md.
 """
 
 import difflib
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import ml_collections
+from safetensors import SafetensorError, safe_open
 
 from dgnet_jax.errors import InputError
 from dgnet_jax.losses import canonical_expression
-from dgnet_jax.runtime.workdir import load_config
+from dgnet_jax.runtime.workdir import from_json, load_config
+
+CONFIG_KEY = "config"
+"""Of a .safetensors file's metadata: the configuration of the run that it is of, as JSON."""
 
 
 def default_config() -> ml_collections.ConfigDict:
@@ -278,14 +283,34 @@ def trained_config(workdir: str | Path) -> ml_collections.ConfigDict:
     Fields that are newer than the run get the default.
 
     Args:
-        workdir: the folder of the run.
+        workdir: the folder of the run; or a .safetensors file of `export.released.to_safetensors`,
+            which becomes `config.released`.
 
     Raises:
-        InputError: it is no work directory.
+        InputError: it is no work directory and no such file.
     """
-    config = load_config(workdir)
+    weights = Path(workdir).expanduser()
+    if weights.suffix == ".safetensors" and not weights.is_dir():
+        config = _config_inside(weights)
+        config.released = str(weights)
+    else:
+        config = load_config(workdir)
     fill(config, default_config())
     return config
+
+
+def _config_inside(weights: Path) -> ml_collections.ConfigDict:
+    try:
+        with safe_open(weights, framework="numpy") as file:
+            return from_json(json.loads(file.metadata()[CONFIG_KEY]))
+    except FileNotFoundError as error:
+        raise InputError(f"{weights}: no such file; name a .safetensors file or a run") from error
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{weights}: holds no configuration ({error}); python -m dgnet_jax.convert "
+            "--to-safetensors RUN FILE writes one that does. For others give a configuration, such "
+            "as --config=configs/market.py, and --config.released=FILE"
+        ) from error
 
 
 def fill(config: ml_collections.ConfigDict, defaults: ml_collections.ConfigDict) -> None:

@@ -26,7 +26,7 @@ LAYERS = (
     ("training",),
     ("ablation",),
     ("export",),
-    ("command_line", "fid"),
+    ("command_line", "fid", "demo"),
 )
 # Commands of packages are the top layer, wherever they lie.
 COMMAND = "__main__"

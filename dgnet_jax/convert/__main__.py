@@ -3,6 +3,7 @@
 python -m dgnet_jax.convert resnet50-0676ba61.pth resnet50.safetensors
 python -m dgnet_jax.convert CHECKPOINTS_OF_THE_RELEASED_PROGRAM dgnet.safetensors
 python -m dgnet_jax.convert --to-released runs/l1_rmse OUT_DIR
+python -m dgnet_jax.convert --to-safetensors runs/l1_rmse OUT.safetensors
 """
 
 import argparse
@@ -17,7 +18,8 @@ from dgnet_jax.errors import InputError
 _NETWORKS = "\n".join(f"  {kind}: {text}" for kind, text in KINDS.items())
 _DESCRIPTION = f"""\
 Converts PyTorch weights to a .safetensors file, without executing anything in them, or a trained
-DG-Net to the three files of the released program. Needs PyTorch. The networks that it knows:
+DG-Net to the three files of the released program, or to one .safetensors file. Needs PyTorch but
+for the last. The networks that it knows:
 {_NETWORKS}
 """
 
@@ -29,7 +31,8 @@ def parser() -> argparse.ArgumentParser:
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         usage="%(prog)s [--kind KIND] SOURCE [SOURCE ...] OUT.safetensors\n"
-        "       %(prog)s --to-released WORKDIR OUT_DIR [--step N|best]",
+        "       %(prog)s --to-released WORKDIR OUT_DIR [--step N|best]\n"
+        "       %(prog)s --to-safetensors WORKDIR OUT.safetensors [--step N|best] [--dtype TYPE]",
     )
     result.add_argument(
         "paths",
@@ -37,6 +40,16 @@ def parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="a .pth file; or gen_*.pt, id_*.pt and dis_*.pt of a released checkpoint, or the "
         "folder that holds them (its newest iteration is taken); then the file to write",
+    )
+    result.add_argument(
+        "--to-safetensors",
+        action="store_true",
+        help="WORKDIR's generator and E_a, with its configuration, for --config.released",
+    )
+    result.add_argument(
+        "--dtype",
+        choices=["float32", "bfloat16"],
+        help="--to-safetensors: of the kernels; default: float32",
     )
     result.add_argument("--kind", choices=list(KINDS), help="what the file is; default: its keys'")
     result.add_argument(
@@ -48,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
         "--step",
         type=parse_step,
         metavar="N|best",
-        help="--to-released: which checkpoint; 'best' is the one with the best mAP; default: last",
+        help="of WORKDIR: which checkpoint; 'best' is the one with the best mAP; default: last",
     )
     return result
 
@@ -75,23 +88,37 @@ def _listed(keys: list[str], limit: int = 8) -> str:
     return ", ".join(keys[:limit]) + more
 
 
+def _write_run(arguments: argparse.Namespace, paths: list[Path]) -> None:
+    """A work directory in another form."""
+    # Imported here: only a run has checkpoints.
+    from dgnet_jax.export.released import to_released, to_safetensors
+
+    flag = "--to-released" if arguments.to_released else "--to-safetensors"
+    if len(paths) != 2 or arguments.kind or arguments.to_released == arguments.to_safetensors:
+        raise InputError(f"{flag} takes WORKDIR and what to write, and --step")
+    workdir, target = paths
+    if arguments.to_safetensors:
+        file = to_safetensors(workdir, target, arguments.step, arguments.dtype or "float32")
+        print(f"{file}: {file.stat().st_size / 2**20:.1f} MiB")
+        return
+    if arguments.dtype is not None:
+        raise InputError("--dtype is for --to-safetensors")
+    for path in to_released(workdir, target, arguments.step):
+        print(path)
+
+
 def main(argv: list[str]) -> None:
     """The command; what a user can correct ends it with status 1 and "error: ..."."""
     arguments = parser().parse_args(argv)
     paths = [Path(path) for path in arguments.paths]
     try:
-        if arguments.to_released:
-            # Imported here: only a run has checkpoints.
-            from dgnet_jax.export.released import to_released
-
-            if len(paths) != 2 or arguments.kind:
-                raise InputError("--to-released takes WORKDIR and OUT_DIR, and --step")
-            workdir, folder = paths
-            for path in to_released(workdir, folder, arguments.step):
-                print(path)
+        if arguments.to_released or arguments.to_safetensors:
+            _write_run(arguments, paths)
         else:
-            if len(paths) < 2 or arguments.step is not None:
-                raise InputError("give SOURCE and OUT.safetensors; --step is for --to-released")
+            if len(paths) < 2 or arguments.step is not None or arguments.dtype is not None:
+                raise InputError(
+                    "give SOURCE and OUT.safetensors; --step and --dtype are for --to-safetensors"
+                )
             print(as_text(convert(paths[:-1], paths[-1], arguments.kind)))
     except (InputError, OSError) as error:  # OSError: a full disk, no permission
         raise SystemExit(f"error: {error}") from error

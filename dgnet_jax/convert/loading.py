@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import safetensors.flax
+import safetensors.numpy
 from flax.traverse_util import flatten_dict
 from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from dgnet_jax.convert.architecture import Fit, Shape, fit, generator_shapes, module_shapes
 from dgnet_jax.convert.names import Network, convert_state_dict
@@ -173,12 +174,19 @@ def _read(flag: str, path: str | Path, what: str) -> dict[str, np.ndarray]:
             "dgnet_jax.convert` writes from PyTorch's"
         )
     try:
-        return load_file(path)
+        return _load(path)
     except (SafetensorError, OSError) as error:
         raise InputError(
             f"{flag}: {path} is not a readable safetensors file ({error}). PyTorch's files are "
             "converted first: python -m dgnet_jax.convert FILE.pth OUT.safetensors"
         ) from error
+
+
+def _load(path: str | Path) -> dict[str, np.ndarray]:
+    try:
+        return safetensors.numpy.load_file(path)
+    except KeyError:  # NumPy has no bfloat16
+        return {key: np.asarray(x) for key, x in safetensors.flax.load_file(path).items()}
 
 
 def _identities(tensors: Mapping[str, np.ndarray], key: str) -> int:

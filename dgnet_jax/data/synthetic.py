@@ -11,10 +11,15 @@ Since anybody can be drawn in the clothes of anybody else, swaps of such a data 
 import argparse
 import contextlib
 import dataclasses
+import errno
 import inspect
+import itertools
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -32,6 +37,7 @@ from dgnet_jax.data.drawing.photo import (
     photograph_in_clothes,
 )
 from dgnet_jax.errors import InputError
+from dgnet_jax.runtime.threads import available_cpus
 
 VERSION = 1
 """Of the drawing: raised by any change to an image, so that an older folder is not reused."""
@@ -59,6 +65,13 @@ _PART_COLOURS = (
     (238, 200, 74),
     (122, 84, 160),
     (178, 44, 48),
+)
+# Images from which on another process is worth its start.
+_LEAST_SHARE = 200
+_WORKER = (
+    "import json, pathlib, sys; from dgnet_jax.data import synthetic; root, settings, *share = "
+    "sys.argv[1:]; synthetic.draw_share(pathlib.Path(root), "
+    "synthetic.Settings(**json.loads(settings)), *map(int, share))"
 )
 # People on either side of the swaps of the command line.
 _SWAPPED = 4
@@ -237,6 +250,13 @@ def choose_shots(settings: Settings, count: int, seed: int) -> tuple[list[Shot],
     return shots[:count], shots[count:]
 
 
+def draw_shots(
+    settings: Settings, shots: Sequence[Shot], height: int, width: int
+) -> UInt8[np.ndarray, "n height width 3"]:
+    """Images of the data set, resized to `height` x `width` pixels; not through JPEG."""
+    return np.stack([_resized(_photograph(settings, shot), (height, width)) for shot in shots])
+
+
 def draw_true_swaps(
     settings: Settings,
     appearances: Sequence[Shot],
@@ -258,8 +278,8 @@ def draw_true_swaps(
         for appearance in appearances
     ]
     return TrueSwaps(
-        np.stack([_resized(_photograph(settings, shot), size) for shot in appearances]),
-        np.stack([_resized(_photograph(settings, shot), size) for shot in structures]),
+        draw_shots(settings, appearances, *size),
+        draw_shots(settings, structures, *size),
         np.stack([[_resized(truth.image, size) for truth in row] for row in truths]),
         np.stack([[truth.parts for truth in row] for row in truths]),
         np.stack([truth.keypoints for truth in truths[0]]),
@@ -392,11 +412,45 @@ def _draw_files(root: Path, settings: Settings) -> dict[str, int]:
     counts = dict.fromkeys(FOLDERS, 0)
     for folder in FOLDERS:
         (root / folder).mkdir(parents=True)
-    for folder, shot in _plan(settings):
+    for folder, _ in _plan(settings):
+        counts[folder] += 1
+    processes = min(available_cpus(), sum(counts.values()) // _LEAST_SHARE)
+    if processes < 2:
+        draw_share(root, settings, 0, 1)
+    else:
+        _draw_in_processes(root, settings, processes)
+    return counts
+
+
+def draw_share(root: Path, settings: Settings, share: int, of: int) -> None:
+    """Draws the `share`-th of `of` parts of the data set's images into the folders of `root`."""
+    for folder, shot in itertools.islice(_plan(settings), share, None, of):
         path = root / folder / _file_name(settings.seed, *shot)
         _photograph(settings, shot).save(path, quality=_QUALITY, subsampling=0)
-        counts[folder] += 1
-    return counts
+
+
+def _draw_in_processes(root: Path, settings: Settings, count: int) -> None:
+    """Draws shares in processes of their own, which import nothing of the caller's program."""
+    package = str(Path(__file__).parents[2])
+    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    arguments = [str(root), json.dumps(dataclasses.asdict(settings))]
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", _WORKER, *arguments, str(share), str(count)],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+        )
+        for share in range(count)
+    ]
+    try:
+        codes = [worker.wait() for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+    if any(codes):
+        raise OSError(errno.EIO, "a process that draws ended with an error", str(root))
 
 
 def _people(settings: Settings) -> Int[np.ndarray, " people"]:

@@ -1,16 +1,23 @@
 """A training run's checkpoint for users of the released program."""
 
+import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
+import ml_dtypes
+import numpy as np
+from safetensors.numpy import save
 
-from dgnet_jax.config import trained_config
+from dgnet_jax.config import CONFIG_KEY, trained_config
+from dgnet_jax.convert.names import state_dict
 from dgnet_jax.convert.released import released_state_dicts, write_released
+from dgnet_jax.errors import InputError
 from dgnet_jax.inference import load_model
+from dgnet_jax.runtime.atomic import replacing
 from dgnet_jax.runtime.checkpoints import Checkpoints, Step
 from dgnet_jax.runtime.devices import to_host
-from dgnet_jax.runtime.workdir import DGNET_STAGE, stage_directory
+from dgnet_jax.runtime.workdir import DGNET_STAGE, as_json, stage_directory
 
 
 class Run(NamedTuple):
@@ -72,3 +79,53 @@ def to_released(workdir: str | Path, folder: str | Path, step: Step | None = Non
     run = read_run(workdir, step)
     state_dicts = released_state_dicts(run.generator, run.appearance, run.discriminator, run.step)
     return write_released(state_dicts, Path(folder), run.step)
+
+
+def to_safetensors(
+    workdir: str | Path,
+    file: str | Path,
+    step: Step | None = None,
+    dtype: Literal["float32", "bfloat16"] = "float32",
+) -> Path:
+    """Writes E_s, decoder and E_a of a checkpoint, with the run's configuration, as one file.
+
+    `--config.released` and `config.trained_config` read it: it takes the place of a work directory
+    where nothing is trained. Names are the released program's. Paths of the machine are left out of
+    the configuration.
+
+    Args:
+        workdir: of the run.
+        file: ends in .safetensors; its folder is made.
+        step: as `inference.load_model`'s.
+        dtype: of the kernels; biases, norms and statistics stay in float32.
+
+    Raises:
+        InputError: no such work directory or checkpoint, or another ending.
+    """
+    file = Path(file)
+    if file.suffix != ".safetensors":
+        raise InputError(f"{file}: the file to write comes last and ends in .safetensors")
+    config = trained_config(str(workdir))
+    config.released = ""
+    model = load_model(config, workdir, step)
+    config.data.root = config.data.poses = config.pretrained = config.inception = ""
+    config.teacher.checkpoint = ""
+    parts = {
+        "gen": state_dict("gen", {"params": to_host(model.generator)}),
+        "id": state_dict("id", to_host(model.appearance)),
+    }
+    narrow = ml_dtypes.bfloat16 if dtype == "bfloat16" else np.float32
+    tensors = {
+        f"{part}.{name}": np.ascontiguousarray(tensor, narrow if tensor.ndim > 1 else None)
+        for part, named in parts.items()
+        for name, tensor in named.items()
+    }
+    metadata = {
+        "networks": " ".join(parts),
+        CONFIG_KEY: json.dumps(as_json(config), sort_keys=True),
+        "step": str(model.step),
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(file) as temporary:
+        temporary.write_bytes(save(tensors, metadata))
+    return file
