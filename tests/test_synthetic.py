@@ -237,3 +237,24 @@ def test_people_are_found_by_their_clothes_and_not_by_the_background(tmp_path):
     # A blind guess finds one of 9 matches among 174 images under the other cameras: 5 %.
     assert by["clothes"] > 0.5
     assert by["background"] < 0.15
+
+
+def test_several_processes_draw_the_same_bytes(drawn, tmp_path, monkeypatch):
+    monkeypatch.setattr(synthetic, "_LEAST_SHARE", 1)
+    monkeypatch.setattr(synthetic, "available_cpus", lambda: 3)
+
+    def refuse(*_, **__):
+        raise AssertionError("drew in this process")
+
+    monkeypatch.setattr(synthetic, "photograph", refuse)
+    draw_dataset(tmp_path / "shared", **FEW)
+    assert contents(tmp_path / "shared") == contents(drawn)
+
+
+def test_a_process_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr(synthetic, "_LEAST_SHARE", 1)
+    monkeypatch.setattr(synthetic, "available_cpus", lambda: 2)
+    monkeypatch.setattr(synthetic, "_WORKER", "raise SystemExit(3)")
+    with pytest.raises(OSError, match="a process that draws ended with an error"):
+        draw_dataset(tmp_path / "set", **FEW)
+    assert list(tmp_path.iterdir()) == []
