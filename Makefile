@@ -6,13 +6,16 @@ PY := $(VENV)/bin/python
 export VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help venv quickstart test test-fast lint clean
+.PHONY: help venv demo quickstart test test-fast lint clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' Makefile
 
 venv: ## make or update the virtual environment that the others run in
 	@sh scripts/setup.sh
+
+demo: venv ## swaps, an interpolation and ranked lists from stored weights; writes runs/demo
+	$(PY) -m dgnet_jax.demo $(ARGS)
 
 quickstart: venv ## draw a small data set, train on it, evaluate; writes runs/quickstart
 	$(PY) launch.py --config=configs/quickstart.py:l1_rmse --workdir=runs/quickstart $(ARGS)
