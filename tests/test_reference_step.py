@@ -102,7 +102,7 @@ def reference_config(meta: dict, dtype: str) -> ml_collections.ConfigDict:
         teacher=meta["max_teacher_w"],
         fine=meta["fine_w"],
     )
-    config.ramp = dict(start=meta["warm_iter"], scale=meta["warm_scale"])
+    config.ramp.start, config.ramp.scale = meta["warm_iter"], meta["warm_scale"]
     config.optimizer.generator_learning_rate = meta["lr_g"]
     config.optimizer.discriminator_learning_rate = meta["lr_d"]
     config.optimizer.appearance_learning_rate = meta["lr_id"]

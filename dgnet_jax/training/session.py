@@ -82,7 +82,8 @@ def make_train_step(
 
 def seed_key(config: ml_collections.ConfigDict) -> np.ndarray:
     """The key of `config.seed` as plain uint32 numbers, which go to all devices as others do."""
-    return np.asarray(jax.random.key_data(jax.random.key(config.seed)))
+    with jax.ensure_compile_time_eval():  # also where a step is made inside of a traced function
+        return np.asarray(jax.random.key_data(jax.random.key(config.seed)))
 
 
 class Session:
