@@ -229,6 +229,8 @@ def default_config() -> ml_collections.ConfigDict:
     evaluation.fid_dims = 2048
     # Training images, and gallery images, that FID takes: a seeded choice; 0 takes all.
     evaluation.fid_images = 0
+    # Whether generated images are also measured as JPEG, as published; half of FID's time.
+    evaluation.fid_jpeg = True
     # Steps between evaluations; 0: only before the first and after the last step; -1: none.
     evaluation.every_steps = 10_000
 

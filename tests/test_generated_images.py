@@ -10,7 +10,7 @@ from drawn_market import smooth_image
 from PIL import Image
 
 from dgnet_jax.errors import InputError
-from dgnet_jax.evaluation import generated_images
+from dgnet_jax.evaluation import generated_images, tables
 from dgnet_jax.evaluation.fid import FeatureStatistics
 from dgnet_jax.evaluation.generated_images import RealImages, evaluate_generated, resize_bicubic
 from dgnet_jax.evaluation.kid import kid
@@ -96,6 +96,21 @@ def test_numbers_are_those_of_the_parts(
     assert counts.items() <= results.items()
     assert results["fid_singular"] is False and "inception_missing" not in results
     assert 0 < results["diversity"] < 1 and 0 < results["diversity_real"] < 1
+
+
+def test_the_jpeg_half_can_be_left_out(train: np.ndarray, gallery: np.ndarray) -> None:
+    images, results = {}, {}
+    for jpeg in (False, True):
+        network = Network()
+        real = RealImages(train, LABELS, gallery, inception=network, jpeg=jpeg)
+        results[jpeg] = evaluate_generated(swapped, real, pairs=20)
+        images[jpeg] = network.images
+    assert (images[False], images[True]) == (30 + 30 + 20, 30 + 30 + 30 + 20)
+    jpegs = {name for name in results[True] if "jpeg" in name}
+    assert jpegs == {"fid_jpeg", "kid_jpeg_mean", "kid_jpeg_sd"}
+    assert {n: v for n, v in results[True].items() if n not in jpegs} == results[False]
+    lines = "\n".join(tables._images_table(results[False]))
+    assert "generated, PNG" in lines and "real: gallery" in lines and "JPEG" not in lines
 
 
 def test_a_perfect_generator(train: np.ndarray, gallery: np.ndarray) -> None:

@@ -67,12 +67,18 @@ class Spread(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """The mean of n paired differences and its confidence interval (None where there is none)."""
+    """The mean of n paired differences and its confidence intervals (None where there are none).
+
+    low to high is its interval by itself. The intervals from joint_low to joint_high of all losses
+    that are compared hold together.
+    """
 
     mean: float | None
     low: float | None
     high: float | None
     n: int
+    joint_low: float | None
+    joint_high: float | None
 
 
 class Summary(NamedTuple):
@@ -96,7 +102,8 @@ class Summary(NamedTuple):
     def as_row(self) -> Row:
         """Flat: loss, expression, n, diverged, and fid_mean, fid_sd, fid_n, ... of each metric.
 
-        Losses but l1 also have fid_difference, its 95 % interval fid_difference_low and _high,
+        Losses but l1 also have fid_difference, its 95 % interval fid_difference_low and _high, the
+        one that is corrected for the number of losses, fid_difference_joint_low and _joint_high,
         and fid_pairs. What cannot be computed is None.
         """
         row: dict[str, Any] = {
@@ -112,6 +119,8 @@ class Summary(NamedTuple):
                 f"{name}_difference": difference.mean,
                 f"{name}_difference_low": difference.low,
                 f"{name}_difference_high": difference.high,
+                f"{name}_difference_joint_low": difference.joint_low,
+                f"{name}_difference_joint_high": difference.joint_high,
                 f"{name}_pairs": difference.n,
             }
         return row
@@ -122,7 +131,21 @@ def summarise(rows: Sequence[Row]) -> list[Summary]:
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(row["loss"], []).append(row)
-    return [_summary(group, groups.get(BASELINE, [])) for group in groups.values()]
+    values = {label: _all_by_seed(group) for label, group in groups.items()}
+    baseline = values.get(BASELINE, {})
+    comparisons = {
+        metric.name: sum(
+            len(found[metric.name].keys() & baseline[metric.name].keys()) > 1
+            for label, found in values.items()
+            if label != BASELINE
+        )
+        for metric in METRICS
+        if baseline
+    }
+    return [
+        _summary(group, values[label], baseline if label != BASELINE else {}, comparisons)
+        for label, group in groups.items()
+    ]
 
 
 def spread(values: Sequence[float]) -> Spread:
@@ -134,37 +157,46 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def paired_difference(
-    values: Mapping[int, float], baseline: Mapping[int, float], confidence: float = CONFIDENCE
+    values: Mapping[int, float], baseline: Mapping[int, float], comparisons: int = 1
 ) -> Difference:
-    """values - baseline over the seeds that both have, with Student's t interval of the mean.
+    """values - baseline over the seeds that both have, with Student's t intervals of the mean.
 
     Runs of one seed start from the same parameters and see the same images in the same order, so
     that much of what differs between seeds cancels. Differences that are all the same, as those of
     ranks of few queries can be, have no interval: one of no width would claim certainty.
 
+    Each interval holds with 95 % by itself: if none of eleven losses differs, some will seem to in
+    every third study. The joint intervals of as many comparisons all hold with at least 95 %
+    (Bonferroni's correction, which asks nothing of the variances).
+
     Args:
         values, baseline: seed to value.
-        confidence: of the interval, two-sided.
+        comparisons: number of differences that are looked at together.
     """
     pairs = [values[seed] - baseline[seed] for seed in sorted(values.keys() & baseline.keys())]
     mean, sd, n = spread(pairs)
     if mean is None or not sd:
-        return Difference(mean, None, None, n)
-    low, high = student_t.interval(confidence, n - 1, loc=mean, scale=sd / math.sqrt(n))
-    return Difference(mean, float(low), float(high), n)
+        return Difference(mean, None, None, n, None, None)
+
+    def interval(error: float) -> tuple[float, float]:
+        low, high = student_t.interval(1 - error, n - 1, loc=mean, scale=sd / math.sqrt(n))
+        return float(low), float(high)
+
+    low, high = interval(1 - CONFIDENCE)
+    return Difference(mean, low, high, n, *interval((1 - CONFIDENCE) / max(comparisons, 1)))
 
 
 def statement(difference: Difference) -> str:
-    """What can be said about a difference, in words; n below 2 says nothing."""
+    """What its joint interval says about a difference, in words; n below 2 says nothing."""
     if difference.n == 0:
         return "no seed with both values"
-    if difference.low is None or difference.high is None:
+    if difference.joint_low is None or difference.joint_high is None:
         if difference.n == 1:
             return "one seed: nothing can be said"
         return f"the same in all {difference.n} seeds: nothing can be said"
-    if difference.low > 0:
+    if difference.joint_low > 0:
         found = "above l1"
-    elif difference.high < 0:
+    elif difference.joint_high < 0:
         found = "below l1"
     else:
         found = "not told apart from l1"
@@ -180,29 +212,35 @@ def divergence(row: Mapping[str, Any]) -> str:
     return f"diverged{where}{f' ({loss})' if loss else ''}"
 
 
-def _summary(group: Sequence[Row], baseline: Sequence[Row]) -> Summary:
+def _summary(
+    group: Sequence[Row],
+    values: Mapping[str, Mapping[int, float]],
+    baseline: Mapping[str, Mapping[int, float]],
+    comparisons: Mapping[str, int],
+) -> Summary:
     first = group[0]
-    by_seed = {metric.name: _by_seed(group, metric) for metric in METRICS}
-    differences = {}
-    if first["loss"] != BASELINE and baseline:
-        differences = {
-            metric.name: paired_difference(by_seed[metric.name], _by_seed(baseline, metric))
-            for metric in METRICS
-        }
+    differences = {
+        name: paired_difference(values[name], rival, comparisons[name])
+        for name, rival in baseline.items()
+    }
     return Summary(
         label=first["loss"],
         expression=first["expression"],
         seeds=tuple(row["seed"] for row in group if row["status"] == FINISHED),
         diverged=tuple(row for row in group if row["status"] == DIVERGED),
-        spreads={name: spread(list(values.values())) for name, values in by_seed.items()},
+        spreads={name: spread(list(found.values())) for name, found in values.items()},
         differences=differences,
     )
 
 
-def _by_seed(rows: Sequence[Row], metric: Metric) -> dict[int, float]:
+def values_by_seed(rows: Sequence[Row], metric: Metric) -> dict[int, float]:
     """Seed to value of the finished runs that have one."""
     return {
         row["seed"]: row[metric.field]
         for row in rows
         if row["status"] == FINISHED and row.get(metric.field) is not None
     }
+
+
+def _all_by_seed(rows: Sequence[Row]) -> dict[str, dict[int, float]]:
+    return {metric.name: values_by_seed(rows, metric) for metric in METRICS}

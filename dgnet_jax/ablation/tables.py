@@ -6,6 +6,7 @@ column is bold.
 
 from collections.abc import Mapping, Sequence
 
+from dgnet_jax.ablation.agreement import agreement_table
 from dgnet_jax.ablation.points import CUSTOM, label_of
 from dgnet_jax.ablation.published import PUBLISHED, ordering_table
 from dgnet_jax.ablation.rendering import Cell, Table
@@ -25,7 +26,10 @@ from dgnet_jax.losses import FUSIONS, LOSSES
 
 _BY_NAME = {metric.name: metric for metric in METRICS}
 _THESIS = ("fid", "fid_jpeg", "rank1", "rank5", "rank10", "mAP")
-_DIFFERENCES = ("fid", "fid_jpeg", "rank1", "mAP", "appearance_transfer", "structure_kept")
+_DIFFERENCES = (
+    *("fid", "fid_jpeg", "rank1", "mAP"),
+    *("appearance_transfer", "structure_kept", "truth_l1", "truth_ssim"),
+)
 _MORE = tuple(metric.name for metric in METRICS if metric.name not in _THESIS)
 _PUBLISHED = {"fid": "FID", "rank1": "Rank@1", "rank5": "Rank@5", "rank10": "Rank@10", "mAP": "mAP"}
 # Columns of the table of runs.
@@ -69,7 +73,8 @@ def study_tables(rows: Sequence[Row], dataset: str) -> list[Table]:
         tables.append(_difference_table(summaries, dataset))
     names = {summary.label: _name(summary) for summary in summaries}
     order = ordering_table(summaries, published, _COMPARED, names, dataset)
-    return [*tables, order] if order else tables
+    agreement = agreement_table(rows, dataset)
+    return [*tables, *filter(None, (order, agreement))]
 
 
 def run_table(rows: Sequence[Row]) -> Table:
@@ -155,8 +160,10 @@ def _difference_table(summaries: Sequence[Summary], dataset: str) -> Table:
         head += [f"{metric.title} minus l1's [95 %]", "said of it"]
     notes = [
         "Differences are paired by seed: runs of one seed see the same images in the same order. "
-        "In brackets the 95 % confidence interval of their mean (Student's t).",
-        "Each interval is for itself: of twenty, one is expected to miss by chance.",
+        "In brackets the confidence interval of their mean (Student's t), corrected for the number "
+        "of losses that are compared (Bonferroni): all intervals of a column hold together with "
+        "95 %.",
+        "Columns are not corrected for each other.",
     ]
     if 1 in pairs:
         notes.append("With one seed in common nothing can be said: no interval is given.")
@@ -204,8 +211,8 @@ def _difference(found: Difference, metric: Metric) -> str:
     if found.mean is None:
         return _UNKNOWN
     text = f"{metric.factor * found.mean:+.{metric.digits}f}"
-    if found.low is not None and found.high is not None:
-        low, high = (metric.factor * value for value in (found.low, found.high))
+    if found.joint_low is not None and found.joint_high is not None:
+        low, high = (metric.factor * value for value in (found.joint_low, found.joint_high))
         text += f" [{low:+.{metric.digits}f}, {high:+.{metric.digits}f}]"
     return text.replace("-", "−")
 

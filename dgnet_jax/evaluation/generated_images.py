@@ -69,6 +69,7 @@ class RealImages:
         seed: int = 0,
         cache: str | Path | None = None,
         drawn: Settings | None = None,
+        jpeg: bool = True,
     ) -> None:
         """Takes the images; nothing is computed yet.
 
@@ -84,6 +85,7 @@ class RealImages:
                 next. It is checked by a sum over images and weights. Several processes do not use
                 it: they must all extract, or none.
             drawn: kept for who measures against the truth.
+            jpeg: whether generated images are also measured as JPEG.
         """
         self.seed = seed
         chosen = _choice(len(images), limit, seed, _TRAIN)
@@ -92,6 +94,7 @@ class RealImages:
         if gallery is not None:
             self.gallery = gallery[_choice(len(gallery), limit, seed, _GALLERY)]
         self.inception, self.teacher, self.drawn = inception, teacher, drawn
+        self.jpeg = jpeg
         self._cache = None if cache is None or jax.process_count() > 1 else Path(cache)
         self._stored = _read_cache(self._cache)
         self._features: dict[tuple[str, str], np.ndarray] = {}
@@ -159,7 +162,7 @@ def evaluate_generated(
 
     Returns:
         A flat dictionary. Counts `generated`, `real`, `gallery`.
-        With Inception: `dims`; `fid_png` and `fid_jpeg`, with `kid_mean`, `kid_sd`,
+        With Inception: `dims`; `fid_png` and, if asked for, `fid_jpeg`, with `kid_mean`, `kid_sd`,
         `kid_jpeg_mean`, `kid_jpeg_sd` over `kid_subsets` of `kid_subset_size`; `fid_real`,
         `kid_real_mean`, `kid_real_sd`, training images against the gallery: the floor;
         `fid_singular`, whether some set is too small for its dims. Without, `inception_missing`
@@ -229,13 +232,15 @@ def _measure(
             if index in needed:
                 kept[index] = picture.copy()
         encoded = []
-        if real.inception is not None or keep is not None:
+        if (real.inception is not None and real.jpeg) or keep is not None:
             encoded = [encode_jpeg(picture) for picture in pictures]
         if keep is not None:
             on_first_process(partial(_save, Path(keep), indices, pictures, encoded))
         if real.inception is not None:
             found["png"].append(real.inception(pictures))
-            found["jpeg"].append(real.inception(np.stack([decode_jpeg(data) for data in encoded])))
+            if real.jpeg:
+                decoded = np.stack([decode_jpeg(data) for data in encoded])
+                found["jpeg"].append(real.inception(decoded))
         if real.teacher is not None:
             found["teacher"].append(real.teacher(pictures))
         done += len(indices)
@@ -250,7 +255,7 @@ def _inception_results(
     real: RealImages, png: Float[np.ndarray, "n dims"], jpeg: Float[np.ndarray, "n dims"]
 ) -> Results:
     train = real.inception_features("train")
-    sets = {"png": png, "jpeg": jpeg}
+    sets = {"png": png} | ({"jpeg": jpeg} if real.jpeg else {})
     if real.gallery is not None:
         sets["real"] = real.inception_features("gallery")
     reference = FeatureStatistics.of(train)

@@ -29,7 +29,8 @@ def measure_images(config: ml_collections.ConfigDict, model: DGNet, data: ReidDa
 
     Args:
         config: `inception` ("" leaves FID and KID out), `evaluation.fid_dims`,
-            `evaluation.fid_images`, `evaluation.batch_size`, `seed`; `teacher` for its network;
+            `evaluation.fid_images`, `evaluation.fid_jpeg`, `evaluation.batch_size`, `seed`;
+            `teacher` for its network;
             `data.poses`, `data.root`.
         model: paints one image for every training image.
         data: training images, and the gallery for the floor.
@@ -94,6 +95,7 @@ def real_images(
         seed=config.seed,
         cache=cache,
         drawn=on_first_process(partial(drawn_settings, config.data.root)),
+        jpeg=config.evaluation.get("fid_jpeg", True),
     )
 
 

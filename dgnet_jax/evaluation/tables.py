@@ -87,6 +87,7 @@ def _images_table(images: Mapping[str, Any]) -> list[str]:
     rows = [
         [title, *(images.get(names[index], "") for names in present.values())]
         for index, title in enumerate(titles)
+        if any(names[index] in images for names in present.values())
     ]
     lines = ["", tabulate(rows, headers=["images", *present], floatfmt=".4g", tablefmt="github")]
     sizes = ", ".join(
