@@ -136,6 +136,11 @@ def test_a_difference_that_is_the_same_in_all_seeds_claims_no_certainty():
     assert (difference.mean, difference.low, difference.n) == (0.25, None, 2)
     assert statement(difference) == "the same in all 2 seeds: nothing can be said"
 
+    # 84/96 - 82/96 and 85/96 - 83/96 differ in the last bit.
+    difference = paired_difference({0: 84 / 96, 1: 85 / 96}, {0: 82 / 96, 1: 83 / 96}, 11)
+    assert difference.mean == pytest.approx(2 / 96)
+    assert difference.low is None and difference.joint_low is None
+
 
 def test_only_seeds_that_both_have_are_compared():
     difference = paired_difference({0: 1.0, 1: 5.0, 9: 100.0}, {0: 0.0, 1: 3.0, 7: -100.0})
@@ -319,18 +324,44 @@ def test_agreement_is_the_rank_correlation_with_the_truth():
     assert agreement(one)["FID (PNG)"] == ["+0.67", "–", "−0.67", "–"]
     # mAP is the same for all: it has no order.
     assert set(agreement(one)) == {"FID (PNG)", "Rank@1"}
-    # The second seed says the same: no choice of seeds changes it.
-    two = [*one, *(found | {"seed": 1} for found in one)]
-    assert agreement(two)["FID (PNG)"][0] == "+0.67 [+0.67, +0.67]"
     # A seed with the reverse order, in which differences are larger.
     reverse = [
         row(label, 1, 10 * (5 - fid[label]), appearance_transfer=transfer[label]) for label in fid
     ]
-    assert agreement([*one, *reverse])["FID (PNG)"][0] == "−0.67 [−0.67, +0.67]"
+    assert agreement([*one, *reverse])["FID (PNG)"][0] == "−0.67"
+    # Five seeds that say the same: no choice of seeds changes it.
+    five = [found | {"seed": seed} for seed in range(5) for found in one]
+    assert agreement(five)["FID (PNG)"][0] == "+0.67 [+0.67, +0.67]"
+    # One of them with the reverse order outweighs the rest where it is chosen.
+    mixed = [found for found in five if found["seed"] != 1]
+    assert agreement([*mixed, *reverse])["FID (PNG)"][0] == "−0.67 [−0.67, +0.67]"
     # A loss that has no FID is left out, and two losses have no order.
     assert agreement([*one, row("e", 0, appearance_transfer=0.1)]) == agreement(one)
     assert agreement(one[:2]) is None
     assert agreement(rows()) is None
+
+
+def test_agreement_bears_ties_and_losses_that_lack_seeds():
+    shares = [85, 89, 90, 92, 96]
+    same = [
+        row(label, seed, 1.0 + shift, appearance_transfer=shares[(seed + shift) % 5] / 96)
+        for shift, label in enumerate("abc")
+        for seed in range(5)
+    ]
+    # The same values in another order: their means are the same to the last bit.
+    assert agreement(same) is None
+    results = [
+        row(label, seed, 1.0 if seed == 0 else fid, appearance_transfer=-fid)
+        for fid, label in enumerate("abcd")
+        for seed in range(5)
+    ]
+    # In the first seed no FID differs: choices of it alone have no order, and count as 0.
+    assert agreement(results)["FID (PNG)"][0] == "+1.00 [+1.00, +1.00]"
+    late = [row("late", 0, 9.0, appearance_transfer=0.0)]
+    tables = {table.name: table for table in study_tables([*results, *late], "quickstart")}
+    notes = tables["agreement_with_truth"].notes
+    assert "4 losses, 5 seeds" in notes[0] and notes[-1].endswith("left out: late.")
+    assert agreement([*results, *late]) == agreement(results)
 
 
 def test_two_losses_have_no_order():
