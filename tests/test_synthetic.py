@@ -251,10 +251,46 @@ def test_several_processes_draw_the_same_bytes(drawn, tmp_path, monkeypatch):
     assert contents(tmp_path / "shared") == contents(drawn)
 
 
-def test_a_process_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("worker", "ending"),
+    [("raise SystemExit(3)", "status 3"), ("import os; os.kill(os.getpid(), 9)", "signal SIGKILL")],
+)
+def test_a_process_that_fails_ends_the_others_and_leaves_nothing_behind(
+    tmp_path, monkeypatch, worker, ending
+):
     monkeypatch.setattr(synthetic, "_LEAST_SHARE", 1)
     monkeypatch.setattr(synthetic, "available_cpus", lambda: 2)
-    monkeypatch.setattr(synthetic, "_WORKER", "raise SystemExit(3)")
-    with pytest.raises(OSError, match="a process that draws ended with an error"):
+    # The last process fails; the first would draw for ten minutes.
+    patient = "import sys, time; sys.argv[-2] == '0' and time.sleep(600); "
+    monkeypatch.setattr(synthetic, "_WORKER", f"{patient}{worker}")
+    with pytest.raises(InputError, match=f"a process that drew images there ended with {ending}"):
         draw_dataset(tmp_path / "set", **FEW)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
+def test_processes_that_draw_end_with_the_one_that_started_them(tmp_path):
+    program = (
+        "import pathlib, sys; from dgnet_jax.data import synthetic; synthetic._LEAST_SHARE = 1; "
+        "synthetic.available_cpus = lambda: 2; "
+        "synthetic.draw_dataset(pathlib.Path(sys.argv[1]), train_identities=2000)"
+    )
+    arguments = [sys.executable, "-c", program, str(tmp_path / "set")]
+    with subprocess.Popen(arguments, cwd=Path(__file__).parents[1]) as parent:
+        children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
+        started = time.monotonic()
+        while len(workers := children.read_text().split()) < 2:
+            assert time.monotonic() - started < 60 and parent.poll() is None
+            time.sleep(0.02)
+        parent.kill()
+    started = time.monotonic()
+    while any(Path(f"/proc/{worker}/cmdline").exists() for worker in workers):
+        states = [
+            path.read_text().rsplit(")", 1)[1].split()[0]
+            for worker in workers
+            if (path := Path(f"/proc/{worker}/stat")).exists()
+        ]
+        if set(states) <= {"Z"}:  # ended, and nobody has asked how
+            break
+        assert time.monotonic() - started < 30
+        time.sleep(0.05)

@@ -10,9 +10,11 @@ import pytest
 from PIL import Image
 
 from dgnet_jax.data import synthetic
-from dgnet_jax.data.drawing.figure import KEYPOINTS
+from dgnet_jax.data.drawing.figure import KEYPOINTS, find_joints
 from dgnet_jax.data.drawing.photo import photograph, photograph_in_clothes
-from dgnet_jax.data.drawing.wardrobe import PARTS
+from dgnet_jax.data.drawing.pose import take_pose
+from dgnet_jax.data.drawing.wardrobe import PARTS, dress
+from dgnet_jax.data.poses import read_poses
 from dgnet_jax.data.synthetic import (
     Settings,
     Shot,
@@ -75,10 +77,45 @@ def test_the_same_truths_are_drawn_again_and_at_another_size() -> None:
     resized = Image.fromarray(whole.truth[1, 0]).resize((32, 64), Image.Resampling.BICUBIC)
     np.testing.assert_array_equal(first.truth[1, 0], np.asarray(resized))
     assert first.parts.shape == (2, 2, 64, 32)
-    np.testing.assert_allclose(first.keypoints, whole.keypoints // 2, atol=0.6)
     for part in range(len(PARTS)):
         shares = [np.mean(found.parts == part) for found in (first, whole)]
         assert shares[0] == pytest.approx(shares[1], abs=0.01)
+
+
+def joints_of(identity: int, camera: int, index: int, height: int = 128, width: int = 64):
+    size = {"height": height, "width": width}
+    return photograph_in_clothes(SETTINGS.seed, 1, identity, camera, index, **size).keypoints
+
+
+def test_joints_have_the_form_of_files_of_poses_at_any_size() -> None:
+    for height, width in ((64, 32), (256, 128), (96, 96)):
+        np.testing.assert_array_equal(joints_of(2, 1, 0, height, width), joints_of(2, 1, 0))
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_right_and_left_are_the_persons_own(side: str) -> None:
+    """Seen from the front, a person's right is on the left of the image; from behind it is not."""
+    other = {"right": "left", "left": "right"}[side]
+    person, standing = dress(np.random.default_rng(0)), dict.fromkeys(("nose", f"{side} eye"))
+    for yaw, sign in ((0.0, 1 if side == "right" else -1), (np.pi, -1 if side == "right" else 1)):
+        pose = dataclasses.replace(take_pose(np.random.default_rng(1), 0), yaw=yaw)
+        joints = find_joints(person, pose, 128, 480, 470)
+        for joint in ("shoulder", "hip", "ear"):
+            own, opposite = (joints[KEYPOINTS.index(f"{one} {joint}")] for one in (side, other))
+            assert sign * (opposite[1] - own[1]) > 0, (yaw, joint)
+        for joint in standing:
+            assert np.isnan(joints[KEYPOINTS.index(joint)]).all() == (yaw > 0), (yaw, joint)
+    # In profile the far eye and ear are behind the head.
+    for yaw in (np.pi / 2, -np.pi / 2):
+        pose = dataclasses.replace(take_pose(np.random.default_rng(1), 0), yaw=yaw)
+        joints = find_joints(person, pose, 128, 480, 470)
+        hidden = {
+            one: np.isnan(joints[[KEYPOINTS.index(f"{one} {name}") for name in ("eye", "ear")]])
+            for one in (side, other)
+        }
+        assert (
+            hidden[side].all() != hidden[other].all() and hidden[side].any() != hidden[other].any()
+        )
 
 
 def test_parts_and_joints_lie_on_each_other() -> None:
@@ -91,12 +128,14 @@ def test_parts_and_joints_lie_on_each_other() -> None:
         "right knee": ("lower", "skin", "bag"),
         "left ankle": ("lower", "skin", "shoes"),
         "nose": ("skin", "hair"),
+        "right wrist": ("skin", "top", "bag"),
+        "left elbow": ("skin", "top", "bag"),
     }
     for name, parts in expected.items():
         joint, allowed = KEYPOINTS.index(name), [PARTS.index(part) for part in parts]
         hits = []
-        for j, points in enumerate(found.keypoints):
-            y, x = points[joint]
+        for j, shot in enumerate(shots):
+            y, x = joints_of(*shot)[joint]
             if y >= 0:
                 hits += np.isin(found.parts[:, j, y, x], allowed).tolist()
         assert len(hits) > 10 and np.mean(hits) > 0.95, name
@@ -151,12 +190,8 @@ def test_appearances_and_structures_are_of_different_test_people(drawn: Path) ->
     tested = {int(path.name[:4]) for path in (drawn / "query").iterdir()}
     appearances, structures = choose_shots(SETTINGS, 2, 0)
     assert len({shot.identity for shot in (*appearances, *structures)}) == 4
-    # Five people: three on either side means that one is on both.
-    sides = [{shot.identity for shot in side} for side in choose_shots(SETTINGS, 3, 0)]
-    assert [len(side) for side in sides] == [3, 3] and sides[0] | sides[1] == tested
-    everybody = choose_shots(SETTINGS, 99, 0)
-    assert [{shot.identity for shot in side} for side in everybody] == [tested, tested]
-    assert {shot.camera for side in choose_shots(SETTINGS, 4, 0) for shot in side} == {1, 2, 3, 4}
+    assert {shot.identity for shot in (*appearances, *structures)} < tested
+    assert {shot.camera for shot in (*appearances, *structures)} == {1, 2, 3, 4}
     assert choose_shots(SETTINGS, 2, 0) == (appearances, structures)
     assert choose_shots(SETTINGS, 2, 1) != (appearances, structures)
     other = dataclasses.replace(SETTINGS, seed=4)
@@ -198,7 +233,9 @@ def test_the_command_draws_swaps_with_parts_and_joints(
             np.testing.assert_array_equal(np.asarray(image), truth.parts[i, 0])
         name, rows, columns = line.split(":")
         assert name == f"{stem}.png"
-        assert [json.loads(rows), json.loads(columns)] == truth.keypoints[0].T.tolist()
+        assert [json.loads(rows), json.loads(columns)] == joints_of(*shots[2]).T.tolist()
+    poses = read_poses(str(tmp_path / "swaps" / "keypoints.csv"))
+    assert poses.keys() == {f"{stem}.png" for stem in stems}
 
 
 def test_the_command_takes_the_numbers_of_the_data_set(
@@ -260,6 +297,38 @@ def test_other_files_stay_as_they_are(
         command(monkeypatch, drawn, "--count", 3)
     assert "--count: is for swaps; give --swaps=OUT" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_flags_of_swaps_are_checked_before_a_data_set_is_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(synthetic, "_draw", None)
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "thesis.txt").touch()
+    named = ["--appearance", "a.jpg", "--structure", "b.jpg", "--count", 2]
+    for flags, message in (
+        (["--swaps", tmp_path / "there"], "there: exists"),
+        (["--swaps", tmp_path / "new", "--count", 0], "--count: found 0"),
+        (["--swaps", tmp_path / "new", *named], "--count: is for images that are chosen"),
+    ):
+        with pytest.raises(SystemExit):
+            command(monkeypatch, tmp_path / "data", *flags)
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "data").exists()
+
+
+def test_nobody_is_on_both_sides_where_four_people_are() -> None:
+    for people, sides in ((5, 2), (4, 2), (3, 3), (1, 1)):
+        settings = dataclasses.replace(SETTINGS, test_identities=people)
+        appearances, structures = choose_shots(settings, 16, 0)
+        assert len(appearances) == len(structures) == sides
+        both = {shot.identity for shot in appearances} & {shot.identity for shot in structures}
+        assert len(both) == (sides if people < 4 else 0)
+
+
+def test_there_is_at_least_one_swap() -> None:
+    with pytest.raises(InputError, match="found 0 appearances and 1 structures"):
+        draw_true_swaps(SETTINGS, [], [Shot(1, 1, 0)], 64, 32)
 
 
 def test_an_interrupted_drawing_of_swaps_leaves_nothing_behind(

@@ -206,8 +206,7 @@ def test_the_other_measures_are_scikit_images(swaps: TrueSwaps) -> None:
 
 def by_hand(parts: np.ndarray, truth: np.ndarray, structures: np.ndarray) -> TrueSwaps:
     appearances = np.zeros((len(truth), *truth.shape[2:]), np.uint8)
-    keypoints = np.full((len(structures), 18, 2), -1, np.int32)
-    return TrueSwaps(appearances, structures, truth, parts, keypoints)
+    return TrueSwaps(appearances, structures, truth, parts)
 
 
 def test_black_for_white_is_an_error_of_a_hundred() -> None:

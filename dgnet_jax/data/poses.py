@@ -14,12 +14,11 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from dgnet_jax.data.drawing.figure import KEYPOINTS
+from dgnet_jax.data.drawing.figure import KEYPOINTS, KEYPOINTS_SIZE
 from dgnet_jax.errors import InputError
 
 HEADER = ("name", "keypoints_y", "keypoints_x")
-HEIGHT, WIDTH = 128, 64
-"""Rows and columns of the image whose pixels the joints are given in."""
+HEIGHT, WIDTH = KEYPOINTS_SIZE
 
 _NOT_FOUND = -1
 _FORM = f"{':'.join(HEADER)}, with {len(KEYPOINTS)} numbers in each of the two lists"

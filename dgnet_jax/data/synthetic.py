@@ -11,22 +11,24 @@ Since anybody can be drawn in the clothes of anybody else, swaps of such a data 
 import argparse
 import contextlib
 import dataclasses
-import errno
 import inspect
 import itertools
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import threading
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int, Int32, UInt8
+from jaxtyping import Int, UInt8
 from PIL import Image
 
 from dgnet_jax.data.drawing.photo import (
@@ -68,11 +70,10 @@ _PART_COLOURS = (
 )
 # Images from which on another process is worth its start.
 _LEAST_SHARE = 200
-_WORKER = (
-    "import json, pathlib, sys; from dgnet_jax.data import synthetic; root, settings, *share = "
-    "sys.argv[1:]; synthetic.draw_share(pathlib.Path(root), "
-    "synthetic.Settings(**json.loads(settings)), *map(int, share))"
-)
+_WORKER = "from dgnet_jax.data import synthetic; synthetic.draw_share_of_arguments()"
+_POLL_SECONDS = 0.05
+# Test people from which on nobody is on both sides of the swaps.
+_TWO_SIDES = 4
 # People on either side of the swaps of the command line.
 _SWAPPED = 4
 # Of the command line, as the arguments of `draw_dataset`.
@@ -116,14 +117,12 @@ class TrueSwaps(NamedTuple):
         appearances, structures: the images that a generator gets.
         truth: structure j's image, its person in the appearance of person i.
         parts: what each pixel of the truth shows, indices in `wardrobe.PARTS`.
-        keypoints: rows and columns of a structure's joints, see `drawing.photo.Truth`.
     """
 
     appearances: UInt8[np.ndarray, "n height width 3"]
     structures: UInt8[np.ndarray, "m height width 3"]
     truth: UInt8[np.ndarray, "n m height width 3"]
     parts: UInt8[np.ndarray, "n m height width"]
-    keypoints: Int32[np.ndarray, "m 18 2"]
 
 
 def draw_dataset(
@@ -154,7 +153,8 @@ def draw_dataset(
         height, width: of the images in pixels.
 
     Raises:
-        InputError: a number is out of range, or `root` holds something else.
+        InputError: a number is out of range, `root` holds something else, or a process that draws
+            a part ended with an error.
     """
     settings = Settings(
         seed,
@@ -228,17 +228,17 @@ def shot_of(settings: Settings, name: str | Path) -> Shot:
 def choose_shots(settings: Settings, count: int, seed: int) -> tuple[list[Shot], list[Shot]]:
     """A seeded choice of images to swap: `count` appearances, and as many structures.
 
-    All appearances are of different test people, and so are all structures, which are of other
-    people than the appearances as long as there are enough. Cameras take turns.
+    The appearances are of different test people, the structures of others. Cameras take turns.
 
     Args:
         settings: of the data set.
-        count: at most; there are no more than there are test people.
+        count: at most; no more than half of the test people. Fewer than four people are all on both
+            sides.
         seed: of the choice.
     """
     rng = np.random.default_rng([seed, _SHOTS])
     people = rng.permutation(_people(settings)[settings.train_identities :])
-    count = min(count, len(people))
+    count = min(count, len(people) // 2 if len(people) >= _TWO_SIDES else len(people))
     chosen = np.resize(people, 2 * count)
     indices = rng.integers(settings.images_per_identity_camera, size=2 * count)
     shots = [
@@ -267,11 +267,17 @@ def draw_true_swaps(
     """Every appearance on every structure, drawn.
 
     Images are drawn at the data set's size and resized to `height` x `width` pixels as the data
-    set's are; they have not been through JPEG. Parts and joints are of the pixels of that size.
+    set's are; they have not been through JPEG. Parts are of the pixels of that size.
 
     Raises:
-        InputError: a shot is of a distractor or of junk, whose appearance is nobody's.
+        InputError: there is no appearance or no structure, or a shot is of a distractor or of junk,
+            whose appearance is nobody's.
     """
+    if not appearances or not structures:
+        raise InputError(
+            f"true swaps: found {len(appearances)} appearances and {len(structures)} structures; "
+            "give at least one of each"
+        )
     size = height, width
     truths = [
         [_truth(settings, appearance, structure, size) for structure in structures]
@@ -282,7 +288,6 @@ def draw_true_swaps(
         draw_shots(settings, structures, *size),
         np.stack([[_resized(truth.image, size) for truth in row] for row in truths]),
         np.stack([[truth.parts for truth in row] for row in truths]),
-        np.stack([truth.keypoints for truth in truths[0]]),
     )
 
 
@@ -293,15 +298,15 @@ def write_true_swaps(
 
     APPEARANCE__STRUCTURE.png, named by the files without their ends, is the swap;
     APPEARANCE__STRUCTURE_parts.png, in a palette, holds an index in `wardrobe.PARTS` for each
-    pixel; keypoints.csv has a swap's joints (`figure.KEYPOINTS`) as the field's files of poses do.
+    pixel; keypoints.csv has a swap's joints in the form of `data.poses`, which has pixels of a
+    128 x 64 image whatever the size is.
     The folder appears complete or not at all.
 
     Raises:
         InputError: there is something in the folder, or see `draw_true_swaps`.
     """
     folder = Path(folder).absolute()
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise InputError(f"--swaps={folder}: exists; remove it or choose another folder")
+    _check_new(folder)
     size = settings.height, settings.width
     poses = []
     with _beside(folder) as unfinished:
@@ -331,7 +336,7 @@ def _beside(folder: Path) -> Iterator[Path]:
 
 
 def _truth(settings: Settings, appearance: Shot, structure: Shot, size: tuple[int, int]) -> Truth:
-    """The image at the data set's size; parts and joints at `size`, rows and columns."""
+    """The image at the data set's size; parts at `size`, rows and columns."""
     for shot in (appearance, structure):
         if shot.identity < 1:
             raise InputError(
@@ -429,28 +434,51 @@ def draw_share(root: Path, settings: Settings, share: int, of: int) -> None:
         _photograph(settings, shot).save(path, quality=_QUALITY, subsampling=0)
 
 
+def draw_share_of_arguments() -> None:
+    """What a process of `_draw_in_processes` does: `draw_share` of its arguments.
+
+    It ends with the process that started it, however that ends: standard input closes then.
+    """
+
+    def follow() -> None:
+        sys.stdin.read()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+    root, settings, share, of = sys.argv[1:]
+    draw_share(Path(root), Settings(**json.loads(settings)), int(share), int(of))
+
+
 def _draw_in_processes(root: Path, settings: Settings, count: int) -> None:
     """Draws shares in processes of their own, which import nothing of the caller's program."""
     package = str(Path(__file__).parents[2])
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     arguments = [str(root), json.dumps(dataclasses.asdict(settings))]
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-c", _WORKER, *arguments, str(share), str(count)],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-        )
-        for share in range(count)
-    ]
+    workers: list[subprocess.Popen[bytes]] = []
     try:
-        codes = [worker.wait() for worker in workers]
+        for share in range(count):
+            command = [sys.executable, "-c", _WORKER, *arguments, str(share), str(count)]
+            workers.append(subprocess.Popen(command, env=environment, stdin=subprocess.PIPE))
+        codes: list[int | None] = [None] * count
+        while None in codes:
+            time.sleep(_POLL_SECONDS)
+            codes = [worker.poll() for worker in workers]
+            failed = [code for code in codes if code]
+            if failed:
+                raise InputError(
+                    f"{root.parent}: a process that drew images there ended with "
+                    f"{_ending(failed[0])}; what it said stands above. Look at the disk and the "
+                    "memory, then start again"
+                )
     finally:
         for worker in workers:
             worker.kill()
-            worker.wait()
-    if any(codes):
-        raise OSError(errno.EIO, "a process that draws ended with an error", str(root))
+            worker.communicate()
+
+
+def _ending(code: int) -> str:
+    return f"status {code}" if code > 0 else f"signal {signal.Signals(-code).name}"
 
 
 def _people(settings: Settings) -> Int[np.ndarray, " people"]:
@@ -507,9 +535,7 @@ def main() -> None:
     parser = _parser()
     arguments = parser.parse_args()
     try:
-        for name in ("appearance", "structure", "count"):
-            if arguments.swaps is None and getattr(arguments, name) is not None:
-                raise InputError(f"--{name}: is for swaps; give --swaps=OUT, a new folder, too")
+        _check_swaps(arguments)
         print(_draw(arguments))
         if arguments.swaps is not None:
             print(_draw_swaps(arguments))
@@ -518,6 +544,29 @@ def main() -> None:
     except OSError as error:
         where = error.filename or arguments.folder
         parser.exit(2, f"{where}: {error.strerror}; choose another folder\n")
+
+
+def _check_swaps(arguments: argparse.Namespace) -> None:
+    """Raises InputError for what is wrong with the flags of swaps, before anything is drawn."""
+    if arguments.swaps is None:
+        for name in ("appearance", "structure", "count"):
+            if getattr(arguments, name) is not None:
+                raise InputError(f"--{name}: is for swaps; give --swaps=OUT, a new folder, too")
+        return
+    _check_new(arguments.swaps)
+    if arguments.count is not None:
+        if arguments.count < 1:
+            raise InputError(f"--count: found {arguments.count}. Give 1 or more.")
+        if arguments.appearance is not None and arguments.structure is not None:
+            raise InputError(
+                "--count: is for images that are chosen; --appearance and --structure "
+                "name all of them. Leave one of the three out"
+            )
+
+
+def _check_new(folder: Path) -> None:
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise InputError(f"--swaps={folder}: exists; remove it or choose another folder")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -570,8 +619,6 @@ def _draw_swaps(arguments: argparse.Namespace) -> str:
     settings = drawn_settings(arguments.folder)
     assert settings is not None
     count = _SWAPPED if arguments.count is None else arguments.count
-    if count < 1:
-        raise InputError(f"--count: found {count}. Give 1 or more.")
     chosen = []
     defaults = choose_shots(settings, count, settings.seed)
     for flag, default in zip(("appearance", "structure"), defaults, strict=True):

@@ -124,14 +124,17 @@ class RunLog:
         )
         if stage == self._stage:
             self._evaluated.add(step)
-        figures = ", ".join(
+        figures = [
             f"{name} {100 * metrics[name]:.2f} %"
             for name in ("rank1", "rank5", "rank10", "mAP")
             if name in metrics
-        )
-        if "appearance_transfer" in metrics:
-            figures += f", appearance transfer {metrics['appearance_transfer']:.3f}"
-        self._print(f"{stage} step {step} evaluated: {figures or _pairs(metrics)}")
+        ]
+        figures += [
+            f"{name.replace('_', ' ')} {metrics[name]:.3f}"
+            for name in ("appearance_transfer", "structure_kept")
+            if name in metrics
+        ]
+        self._print(f"{stage} step {step} evaluated: {', '.join(figures) or _pairs(metrics)}")
 
     def evaluated(self, step: int) -> bool:
         """Whether this stage's log has an evaluation at `step` already (from before a resume)."""

@@ -20,6 +20,9 @@ KEYPOINTS = (
 )
 """OpenPose's 18 joints, in the order of the field's files of poses."""
 
+KEYPOINTS_SIZE = 128, 64
+"""Rows and columns of the image in whose pixels these files give them."""
+
 
 def find_joints(person: Person, pose: Pose, x: float, ground: float, height: float) -> np.ndarray:
     """Rows and columns (18, 2) of `KEYPOINTS` on the canvas; NaN for what the head hides."""

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from dgnet_jax.data.drawing import canvas, scenery
-from dgnet_jax.data.drawing.figure import draw_person, find_joints
+from dgnet_jax.data.drawing.figure import KEYPOINTS_SIZE, draw_person, find_joints
 from dgnet_jax.data.drawing.pose import Pose, take_pose
 from dgnet_jax.data.drawing.wardrobe import (
     PARTS,
@@ -83,8 +83,9 @@ class Truth(NamedTuple):
         image: as a camera takes it.
         parts: (rows, columns) uint8, indices in `wardrobe.PARTS`; somebody else in the image is
             background.
-        keypoints: (18, 2) int32 rows and columns of OpenPose's joints (`figure.KEYPOINTS`) in
-            pixels of `parts`; -1, -1 where a joint lies outside or cannot be seen.
+        keypoints: (18, 2) int32 rows and columns of OpenPose's joints (`figure.KEYPOINTS`), in
+            pixels of an image of `figure.KEYPOINTS_SIZE` whatever the image's size is; -1, -1 where
+            a joint lies outside or cannot be seen.
     """
 
     image: Image.Image
@@ -136,9 +137,7 @@ def photograph_in_clothes(
     drawing = canvas.Canvas(Image.new("RGB", (canvas.WIDTH, canvas.HEIGHT)), (0.0, -1.0))
     draw_person(drawing, labelled(posed.person), *posed[1:])
     size = parts_size or (height, width)
-    return Truth(
-        image, _most_frequent(part_labels(drawing.colours), *size), _keypoints(posed, *size)
-    )
+    return Truth(image, _most_frequent(part_labels(drawing.colours), *size), _keypoints(posed))
 
 
 def _take(
@@ -194,11 +193,12 @@ def _most_frequent(labels: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.argmax(counts, axis=0).astype(np.uint8)
 
 
-def _keypoints(posed: Posed, height: int, width: int) -> np.ndarray:
-    """Joints in pixels of the image, (18, 2) int32; -1 for those that are not in it."""
-    joints = find_joints(*posed) * [height / canvas.HEIGHT, width / canvas.WIDTH]
+def _keypoints(posed: Posed) -> np.ndarray:
+    """The joints of `Truth`, (18, 2) int32; -1 for those that are not in the image."""
+    size = np.array(KEYPOINTS_SIZE)
+    joints = find_joints(*posed) * (size / [canvas.HEIGHT, canvas.WIDTH])
     pixels = np.floor(np.nan_to_num(joints, nan=-1.0)).astype(np.int32)
-    inside = ((pixels >= 0) & (pixels < [height, width])).all(axis=1, keepdims=True)
+    inside = ((pixels >= 0) & (pixels < size)).all(axis=1, keepdims=True)
     return np.where(inside, pixels, -1)
 
 
