@@ -8,13 +8,15 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from skimage.color import lab2rgb, rgb2lab
 from tiny import tiny_config
 
 from dgnet_jax.data.drawing.photo import photograph_in_clothes
 from dgnet_jax.data.drawing.wardrobe import PARTS
 from dgnet_jax.data.pipeline import CachedSplit
+from dgnet_jax.data.synthetic import draw_dataset
 from dgnet_jax.errors import InputError
-from dgnet_jax.evaluation import image_metrics
+from dgnet_jax.evaluation import garment_bands, image_metrics
 from dgnet_jax.evaluation.garment_bands import (
     GARMENTS,
     Masks,
@@ -119,8 +121,7 @@ def test_masks_from_joints_lie_on_the_garments(height: int, width: int) -> None:
         truth = photograph_in_clothes(
             SEED, person, person, 1 + person % 4, 0, height=height, width=width
         )
-        pose = truth.keypoints * 128 // height
-        masks, posed = garment_masks([pose], height, width)
+        masks, posed = garment_masks([truth.keypoints], height, width)
         assert posed.all()
         for index, garment in enumerate(GARMENTS):
             parts = truth.parts[masks[0, index]]
@@ -232,10 +233,9 @@ def test_a_mean_of_both_images_moves_half(people: People) -> None:
 @pytest.mark.filterwarnings("ignore:Conversion from CIE-LAB")
 def test_black_trousers_that_stay_black_show_in_lightness(people: People) -> None:
     """The swap's hue and chroma with the structure image's lightness."""
-    color = pytest.importorskip("skimage.color")
-    lab = color.rgb2lab(people.swapped.images)
-    lab[..., 0] = color.rgb2lab(people.structures.images)[..., 0]
-    generated = np.round(color.lab2rgb(lab) * 255).astype(np.uint8)
+    lab = rgb2lab(people.swapped.images)
+    lab[..., 0] = rgb2lab(people.structures.images)[..., 0]
+    generated = np.round(lab2rgb(lab) * 255).astype(np.uint8)
     results = measured(people, generated)
     for garment in GARMENTS:
         assert abs(results[f"band_transfer_{garment}_lightness"]) < 0.1
@@ -244,12 +244,11 @@ def test_black_trousers_that_stay_black_show_in_lightness(people: People) -> Non
 
 def test_the_fit_is_that_of_known_coefficients() -> None:
     """Grey images of one colour each: L* of the generated one is a mixture."""
-    color = pytest.importorskip("skimage.color")
     levels = np.array([30.0, 50.0, 70.0]), np.array([40.0, 45.0, 75.0, 80.0])
 
     def grey(lightness: np.ndarray) -> np.ndarray:
         lab = np.stack([lightness, *[np.zeros_like(lightness)] * 2], axis=-1)
-        rgb = np.round(color.lab2rgb(lab) * 255).astype(np.uint8)
+        rgb = np.round(lab2rgb(lab) * 255).astype(np.uint8)
         return np.broadcast_to(rgb[..., None, None, :], (*lightness.shape, *SIZE, 3)).copy()
 
     mixed = 0.6 * levels[0][:, None] + 0.3 * levels[1] + 5
@@ -358,10 +357,24 @@ def test_what_the_network_paints_may_be_larger(gallery: CachedSplit) -> None:
     assert results["band_structure_top"] == pytest.approx(0, abs=0.01)
 
 
-def test_one_image_a_person_gives_no_reference(gallery: CachedSplit) -> None:
+@pytest.mark.parametrize("people", [0, 1, 3, 4])
+def test_few_people_with_two_images_give_no_reference(gallery: CachedSplit, people: int) -> None:
     _, firsts = np.unique(gallery.identities, return_index=True)
-    results = measure_garments(copy_structure, subset(gallery, firsts), {}, 0)
-    assert "band_transfer" in results and "band_transfer_real" not in results
+    more = np.flatnonzero((gallery.identities > 0) & (gallery.identities <= people))
+    few = subset(gallery, np.union1d(firsts, more))
+    results = measure_garments(copy_structure, few, {}, 0)
+    assert "band_transfer" in results and ("band_transfer_real" in results) == (people == 4)
+
+
+def test_a_colour_that_all_images_share_says_nothing() -> None:
+    """Means of one colour over masks of other sizes differ by rounding."""
+    rng = np.random.default_rng(0)
+    target = rng.normal(50, 20, (8, 8, 2, 3))
+    shared = 50 + rng.normal(0, 1e-5, (8, 1, 2, 3))
+    varied = rng.normal(50, 20, (1, 8, 2, 3))
+    results = garment_bands._fits(target, shared, varied)
+    assert of_garments(results, "transfer") == [0, 0, 0, 0]
+    assert min(abs(value) for value in of_garments(results, "structure")) > 0
 
 
 def test_too_few_people_are_said(gallery: CachedSplit) -> None:
@@ -403,6 +416,23 @@ def test_evaluation_measures_them_unless_the_people_are_drawn(
     expected = measure_garments(copy_structure, gallery, poses(), 0)
     assert expected.items() <= results.items()
     assert not any("band" in name for name in evaluated("settings of a drawing"))
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_poses_of_other_images_are_refused_before_anything_is_measured(
+    gallery: CachedSplit, tmp_path: Path
+) -> None:
+    joints = str([1] * 18)
+    (tmp_path / "poses.csv").write_text(f"name:keypoints_y:keypoints_x\na.jpg: {joints}: {joints}")
+    data = SimpleNamespace(gallery=gallery)
+    config = tiny_config({"data.poses": str(tmp_path / "poses.csv")})
+    with pytest.raises(InputError, match=r"--config\.data\.poses: .*a\.jpg, but none of the 28"):
+        image_metrics.gallery_poses(config, data)  # type: ignore[arg-type]
+    draw_dataset(
+        tmp_path / "drawn", train_identities=1, test_identities=1, images_per_identity_camera=2
+    )
+    config.data.root = str(tmp_path / "drawn")
+    assert image_metrics.gallery_poses(config, data) == {}  # type: ignore[arg-type]
 
 
 def shown(images: dict[str, object]) -> str:

@@ -61,7 +61,12 @@ def test_an_evaluation_of_drawn_people_says_what_was_transferred(tmp_path):
     stream = io.StringIO()
     with RunLog(tmp_path, 100, stream=stream) as log:
         log.evaluation(40, {"mAP": 0.5, "appearance_transfer": 0.25, "structure_kept": 0.75})
-    assert "step 40 evaluated: mAP 50.00 %, appearance transfer 0.250\n" in stream.getvalue()
+        log.evaluation(50, {"appearance_transfer": 0.3, "structure_kept": 0.7})  # not ranked
+    text = stream.getvalue()
+    assert (
+        "step 40 evaluated: mAP 50.00 %, appearance transfer 0.250, structure kept 0.750\n" in text
+    )
+    assert "step 50 evaluated: appearance transfer 0.300, structure kept 0.700\n" in text
     assert rows(tmp_path)[0]["structure_kept"] == 0.75
 
 

@@ -108,6 +108,15 @@ def test_a_term_is_shown_as_inactive_until_the_step_that_first_has_it():
     assert inactive_terms(config, 30_002) == {"cycle": "in this run"}
 
 
+def test_an_identity_term_of_rising_weight_is_inactive_until_it_has_one():
+    config = base.get_config()
+    config.ramp.generated_identity_start, config.ramp.generated_identity_steps = 300, 600
+    for step in range(298, 304):
+        weight = term_weights(config, jnp.asarray(step))["generated_identity"]
+        shown = inactive_terms(config, step).get("generated_identity")
+        assert shown == (None if weight > 0 else "until step 302"), step
+
+
 @pytest.mark.parametrize(
     "step, rate",
     [

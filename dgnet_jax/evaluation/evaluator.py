@@ -20,7 +20,7 @@ from dgnet_jax.data.pipeline import ReidData
 from dgnet_jax.data.splits import JUNK
 from dgnet_jax.errors import InputError
 from dgnet_jax.evaluation.curves import cmc_plot
-from dgnet_jax.evaluation.image_metrics import measure_images
+from dgnet_jax.evaluation.image_metrics import gallery_poses, measure_images
 from dgnet_jax.evaluation.metrics import cumulative_matches
 from dgnet_jax.evaluation.ranked_lists import (
     named_queries,
@@ -143,6 +143,8 @@ def evaluate_fully(
     # Before the long part, so that what is wrong shows at once.
     ways = variants(config, multi_query=data.dataset.multi_query is not None)
     chosen = named_queries(queries, data.query.paths)
+    if config.evaluation.generated_images:
+        gallery_poses(config, data)
     model = _load(config, workdir, step)
     query, gallery = (embed_split(model.embeddings, split) for split in (data.query, data.gallery))
     more = data.multi_query

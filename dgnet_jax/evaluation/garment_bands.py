@@ -47,6 +47,7 @@ from dgnet_jax.data.poses import HEIGHT, WIDTH
 from dgnet_jax.errors import InputError
 from dgnet_jax.evaluation.diversity import rgb_to_lab
 from dgnet_jax.evaluation.fid_protocol import resize_bicubic
+from dgnet_jax.evaluation.truth import LEAST_VARIATION
 from dgnet_jax.runtime.devices import run_batches
 
 GARMENTS = ("top", "lower")
@@ -116,7 +117,8 @@ def measure_garments(
         seed: of the choice of people and images, which does not depend on `poses`.
 
     Returns:
-        What `measure_bands` returns; the same fits on real images, with `_real` appended;
+        What `measure_bands` returns; the same fits on real images, with `_real` appended, if four
+        people have two images;
         `band_appearances` and `band_structures`, the numbers of images, each of another identity,
         and `band_posed`, how many of these have masks from joints; `band_real_pairs`,
         `band_real_images` and `band_real_posed` of the reference. Or `bands_missing`, why there is
@@ -131,7 +133,7 @@ def measure_garments(
             "bands_missing": f"the garments' colours are not measured: {people} people in the "
             f"gallery; at least {2 * _LEAST} are needed"
         }
-    _check_names(split, poses)
+    check_poses(split, poses)
     choice = choose_images(split, seed)
     structures = split.images[choice.structures]
     rows = [
@@ -265,6 +267,9 @@ def _coefficients(target: np.ndarray, *sources: np.ndarray) -> list[float]:
     pairs = np.broadcast_arrays(*(array.astype(np.float64) for array in (target, *sources)))
     flat = [array.reshape(-1, array.shape[-1]) for array in pairs]
     centred = [(array - array.mean(axis=0)).ravel() for array in flat]
+    for source in centred[1:]:
+        if np.mean(source**2) <= LEAST_VARIATION:
+            source[:] = 0
     return np.linalg.lstsq(np.stack(centred[1:], axis=1), centred[0])[0].tolist()
 
 
@@ -273,8 +278,8 @@ def _reference(
     pairs: Int[np.ndarray, "pairs 2"],
     poses: Mapping[str, np.ndarray],
 ) -> Results:
-    """The fits on real images, at their own size; nothing without pairs."""
-    if not len(pairs):
+    """The fits on real images, at their own size; nothing without pairs of a few people."""
+    if len(np.unique(pairs[:, 0])) < _LEAST:
         return {}
     rows, places = np.unique(pairs, return_inverse=True)
     masks = garment_masks(_poses_of(split, rows, poses), *split.images.shape[1:3])
@@ -297,7 +302,8 @@ def _poses_of(
     return [poses.get(PurePosixPath(split.files[row]).name) for row in rows]
 
 
-def _check_names(split: CachedSplit, poses: Mapping[str, np.ndarray]) -> None:
+def check_poses(split: CachedSplit, poses: Mapping[str, np.ndarray]) -> None:
+    """Raises InputError if there are poses, but none of an image of the split."""
     if poses and not any(PurePosixPath(file).name in poses for file in split.files):
         raise InputError(
             f"--config.data.poses: found {len(poses)} poses, such as {next(iter(poses))}, but none "

@@ -6,6 +6,7 @@ from pathlib import Path
 import ml_collections
 import numpy as np
 from absl import logging
+from jaxtyping import Int
 
 from dgnet_jax.data.pipeline import ReidData
 from dgnet_jax.data.poses import read_poses
@@ -14,7 +15,7 @@ from dgnet_jax.data.synthetic import Settings, drawn_settings
 from dgnet_jax.errors import InputError
 from dgnet_jax.evaluation.extraction import InceptionExtractor, load_extractor
 from dgnet_jax.evaluation.fid_protocol import swapped_training_images
-from dgnet_jax.evaluation.garment_bands import measure_garments
+from dgnet_jax.evaluation.garment_bands import check_poses, measure_garments
 from dgnet_jax.evaluation.generated_images import FeatureFn, RealImages, Results, evaluate_generated
 from dgnet_jax.evaluation.truth import chosen_swaps, measure_truth, unmeasurable
 from dgnet_jax.inference import DGNet, load_teacher_model
@@ -43,7 +44,7 @@ def measure_images(config: ml_collections.ConfigDict, model: DGNet, data: ReidDa
     Raises:
         InputError: the file of `config.inception` or of `data.poses` cannot be used.
     """
-    poses = read_poses(config.data.get("poses", ""))
+    poses = gallery_poses(config, data)
     missing: Results = {}
     teacher: FeatureFn | None = None
     try:
@@ -60,6 +61,23 @@ def measure_images(config: ml_collections.ConfigDict, model: DGNet, data: ReidDa
     if real.drawn is None:
         results |= measure_garments(model.swap, data.gallery, poses, config.seed)
     return results
+
+
+def gallery_poses(
+    config: ml_collections.ConfigDict, data: ReidData
+) -> dict[str, Int[np.ndarray, "18 2"]]:
+    """The poses of `config.data.poses`; none, with a warning, for drawn people.
+
+    Raises:
+        InputError: a file cannot be used, or it has no image of the gallery.
+    """
+    files = config.data.get("poses", "")
+    if files and on_first_process(partial(drawn_settings, config.data.root)) is not None:
+        logging.warning("--config.data.poses is not used: of drawn people the truth is known")
+        return {}
+    poses = read_poses(files)
+    check_poses(data.gallery, poses)
+    return poses
 
 
 def real_images(

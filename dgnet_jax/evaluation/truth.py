@@ -24,8 +24,8 @@ GARMENTS = ("top", "lower", "shoes")
 COLOURED = (*GARMENTS, "hair", "skin", "background")
 """The parts whose colour errors are measured."""
 
-# Variance of a garment's colour below which it is one colour: that of float32's rounding.
-_LEAST_VARIATION = 1e-6
+LEAST_VARIATION = 1e-6
+"""Variance of a garment's colour below which it is one colour: that of float32's rounding."""
 
 Swaps = UInt8[np.ndarray, "n m height width 3"]
 
@@ -56,7 +56,8 @@ def measure_truth(generated: Swaps, swaps: TrueSwaps) -> dict[str, float]:
     - `truth_ssim`: the same over L*, a* and b*.
     - `truth_l1`: the mean absolute difference to the truth in shares of 255.
     - `truth_colour_error_top`, ... of `COLOURED`: the mean CIEDE2000 of a part's pixels; of the
-      background it is outside of the truth's person, where truth and structure image agree.
+      background it is outside of the truth's person, where truth and structure image agree but
+      for outlines and for clothes of the structure image that are wider or longer.
     - Those of the last four groups with `_copy` at the end: of the structure image itself, what a
       generator would get that ignores the appearance.
     - `truth_pairs`: how many swaps.
@@ -146,7 +147,7 @@ def _fit(colours: _Colours) -> tuple[float, float] | None:
         return (np.sqrt(weights) * (values - mean)).ravel()
 
     y, t, s = (centred(values, 0) for values in colours[:3])
-    nothing = _LEAST_VARIATION * max(colours.areas.sum(), 1)
+    nothing = LEAST_VARIATION * max(colours.areas.sum(), 1)
     if t @ t <= nothing:
         return None
     (a, _), *_ = np.linalg.lstsq(np.stack([t, s], axis=1), y)

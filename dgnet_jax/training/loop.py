@@ -103,6 +103,8 @@ def run_stage(
                 f"--config.log.{name}: found {settings[name]}. Give 1 or more; what is above the "
                 "number of steps happens at the end only"
             )
+    if settings.image_rows < 1:
+        raise InputError(f"--config.log.image_rows: found {settings.image_rows}. Give 1 or more")
     directory = stage_directory(workdir, stage.name)
     with Checkpoints(directory, config, keep=settings.keep_checkpoints) as checkpoints:
         start = checkpoints.latest_step()

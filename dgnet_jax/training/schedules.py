@@ -24,7 +24,10 @@ def ramped_weight(step: jax.Array | int, maximum: float, start: int, scale: floa
 def rising_weight(
     step: jax.Array | int, maximum: float, start: int, steps: int
 ) -> jax.Array | float:
-    """`maximum` from step 0 on; with `steps`, 0 up to `start`, then linear, full `steps` later."""
+    """`maximum` from step 0 on; with `steps`, 0 up to `start`, then linear, full `steps` later.
+
+    Not of the paper nor of the released program, which have the whole weight from the start.
+    """
     if not steps:
         return maximum
     return maximum * jnp.clip((jnp.asarray(step) - start) / steps, 0.0, 1.0)

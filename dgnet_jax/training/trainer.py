@@ -52,6 +52,7 @@ RESUMABLE = (
     "parallel",
     "released",
     "inception",
+    "data.poses",
 )
 # What the progress line shows, most telling first.
 SHOWN = (
@@ -139,7 +140,7 @@ def _with_backbone(appearance: Variables, teacher: Variables) -> Variables:
 
 
 def inactive_terms(config: ml_collections.ConfigDict, step: int) -> dict[str, str]:
-    """The ramped terms that do not act at a 0-based step, and until when."""
+    """The terms of rising weight that do not act at a 0-based step, and until when."""
     reasons = {}
     for name in ("structure_code", "appearance_code", "cycle", "teacher"):
         first = first_active_step(config.weights[name], config.ramp.start, config.ramp.scale)
@@ -147,6 +148,9 @@ def inactive_terms(config: ml_collections.ConfigDict, step: int) -> dict[str, st
             reasons[name] = "in this run"
         elif step < first:
             reasons[name] = f"until step {first + 1}"
+    start, steps = config.ramp.generated_identity_start, config.ramp.generated_identity_steps
+    if steps and step <= start:
+        reasons["generated_identity"] = f"until step {start + 2}"
     return reasons
 
 
@@ -194,6 +198,12 @@ def train(
         raise InputError(
             "--config.data.generated is for the baseline, configs/market.py:baseline; DG-Net "
             "itself trains on real images"
+        )
+    rise = config.ramp.generated_identity_steps
+    if rise < 0:
+        raise InputError(
+            f"--config.ramp.generated_identity_steps: found {rise}. Give the number of steps in "
+            "which the weight rises, or 0 for the whole weight at once"
         )
     use_compilation_cache()
     session = session or Session(config)
