@@ -50,7 +50,8 @@ def default_config() -> ml_collections.ConfigDict:
     # torchvision's naming (from `python -m dgnet_jax.convert`); "" starts from scratch.
     config.pretrained = ""
     # A trained DG-Net to evaluate and generate with in the place of the work directory's: a
-    # .safetensors file with a released checkpoint (`python -m dgnet_jax.convert FOLDER OUT`).
+    # .safetensors file with a released checkpoint (`python -m dgnet_jax.convert FOLDER OUT`), or
+    # with a run (`--to-safetensors`).
     config.released = ""
     # The FID Inception, a .safetensors file (`python -m dgnet_jax.convert
     # pt_inception-2015-12-05-6726825d.pth OUT`); "" leaves FID and KID out.
@@ -304,15 +305,19 @@ def trained_config(workdir: str | Path) -> ml_collections.ConfigDict:
 def _config_inside(weights: Path) -> ml_collections.ConfigDict:
     try:
         with safe_open(weights, framework="numpy") as file:
-            return from_json(json.loads(file.metadata()[CONFIG_KEY]))
+            return from_json(json.loads((file.metadata() or {})[CONFIG_KEY]))
     except FileNotFoundError as error:
         raise InputError(f"{weights}: no such file; name a .safetensors file or a run") from error
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{weights}: holds no configuration ({error}); python -m dgnet_jax.convert "
+            f"{weights}: holds no configuration ({_reason(error)}); python -m dgnet_jax.convert "
             "--to-safetensors RUN FILE writes one that does. For others give a configuration, such "
             "as --config=configs/market.py, and --config.released=FILE"
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    return f"no {error} in its metadata" if isinstance(error, KeyError) else str(error)
 
 
 def fill(config: ml_collections.ConfigDict, defaults: ml_collections.ConfigDict) -> None:

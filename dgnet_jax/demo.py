@@ -34,6 +34,7 @@ from dgnet_jax.evaluation.ranked_lists import ranked_lists_picture
 from dgnet_jax.evaluation.truth import measure_in_short
 from dgnet_jax.figures import save_animation, save_png, swap_matrix, truth_matrix
 from dgnet_jax.generate.interpolate import interpolate_appearance
+from dgnet_jax.generate.swap import check_figure
 from dgnet_jax.inference import DGNet, load_model
 
 WEIGHTS = Path(__file__).parents[1] / "demo" / "drawn_people.safetensors"
@@ -62,15 +63,15 @@ def drawn_people(model: DGNet, folder: Path, seed: int) -> list[str]:
     truth = draw_true_swaps(settings, appearances[:_APPEARANCES], structures, *model.image_size)
     swapped = _all_swaps(model, truth.appearances, truth.structures)
     figures = measure_in_short(swapped, truth)
-    _save_swaps(truth, swapped, folder / "swaps.png")
+    _save_swaps(model, truth, swapped, folder / "swaps.png")
     _save_interpolation(model, truth.appearances, truth.structures, folder)
-    _save_ranked_lists(model, settings, seed, folder / "ranked_lists.png")
+    searched = _save_ranked_lists(model, settings, seed, folder / "ranked_lists.png")
     return [
         "swaps.png: every row's clothes on every column's person, and the truth below: "
         f"{100 * figures['appearance_transfer']:.0f} % of the garments' colours moved, SSIM of "
         f"lightness {figures['structure_kept']:.2f}",
         "interpolation.gif: one person from the clothes of one to those of another",
-        f"ranked_lists.png: {_QUERIES} people searched among {_GALLERY_PEOPLE}",
+        f"ranked_lists.png: {searched}",
     ]
 
 
@@ -80,6 +81,7 @@ def own_images(
     """Swaps and an interpolation of a user's own images; arguments as of `drawn_people`."""
     worn = read_photographs(appearance, *model.image_size, "--appearance").images
     wanted = read_photographs(structure, *model.image_size, "--structure").images
+    check_figure(len(worn), len(wanted), "--appearance and --structure", "in the two folders")
     swapped = _all_swaps(model, worn, wanted)
     picture = swap_matrix(list(worn), list(wanted), swapped, caption=_CAPTION, scale=_SCALE)
     save_png(picture, folder / "swaps.png", {"source": model.name})
@@ -92,6 +94,11 @@ _CAPTION = "Appearance of the row's image on the structure of the column's"
 
 def _settings(model: DGNet) -> Settings:
     """What the data set of the training depends on."""
+    if "drawing" not in model.config.data:
+        raise InputError(
+            f"--weights={model.source}: not trained on drawn people, so nobody whom it has not "
+            "seen can be drawn; give --appearance and --structure, folders of images"
+        )
     parameters = inspect.signature(draw_dataset).parameters
     names = {field.name for field in dataclasses.fields(Settings)} - {"version"}
     drawing = model.config.data.drawing.to_dict()
@@ -106,7 +113,7 @@ def _all_swaps(model: DGNet, appearances: np.ndarray, structures: np.ndarray) ->
     return pictures.reshape(n, m, *pictures.shape[1:])
 
 
-def _save_swaps(truth: TrueSwaps, swapped: np.ndarray, file: Path) -> None:
+def _save_swaps(model: DGNet, truth: TrueSwaps, swapped: np.ndarray, file: Path) -> None:
     picture = truth_matrix(
         list(truth.appearances),
         list(truth.structures),
@@ -116,7 +123,7 @@ def _save_swaps(truth: TrueSwaps, swapped: np.ndarray, file: Path) -> None:
         "in training",
         scale=_SCALE,
     )
-    save_png(picture, file)
+    save_png(picture, file, {"source": model.name})
 
 
 def _save_interpolation(
@@ -126,12 +133,13 @@ def _save_interpolation(
     save_animation(frames, folder / "interpolation.gif", {"source": model.name}, scale=_SCALE)
 
 
-def _save_ranked_lists(model: DGNet, settings: Settings, seed: int, file: Path) -> None:
-    """Queries by the first camera, everybody's images by the others."""
+def _save_ranked_lists(model: DGNet, settings: Settings, seed: int, file: Path) -> str:
+    """Queries by the first camera, everybody's images by the others; returns how many."""
     shots, _ = choose_shots(settings, _GALLERY_PEOPLE, seed)
     people = [shot.identity for shot in shots]
     others = [Shot(person, camera, 0) for person in people for camera in (2, 3, 4)]
-    query = _split(model, settings, [Shot(person, 1, 0) for person in people[:_QUERIES]])
+    queries = people[:_QUERIES]
+    query = _split(model, settings, [Shot(person, 1, 0) for person in queries])
     gallery = _split(model, settings, others)
     alpha = model.config.evaluation.alpha
     query_features, gallery_features = (
@@ -139,15 +147,16 @@ def _save_ranked_lists(model: DGNet, settings: Settings, seed: int, file: Path) 
         for found in (model.embeddings(query.images), model.embeddings(gallery.images))
     )
     picture = ranked_lists_picture(
-        range(_QUERIES),
+        range(len(queries)),
         query_features,
         query,
         gallery_features,
         gallery,
-        caption=f"{_QUERIES} of {len(people)} drawn people, whom training has not seen, searched "
-        f"in {len(others)} images by other cameras.",
+        caption=f"{len(queries)} of {len(people)} drawn people, whom training has not seen, "
+        f"searched in {len(others)} images by other cameras.",
     )
-    save_png(picture, file)
+    save_png(picture, file, {"source": model.name})
+    return f"{len(queries)} people searched among {len(people)}"
 
 
 def _split(model: DGNet, settings: Settings, shots: Sequence[Shot]) -> CachedSplit:
@@ -175,7 +184,12 @@ def parser() -> argparse.ArgumentParser:
             metavar="PATH",
             help=f"an image or a folder that {words} from; several times if need be",
         )
-    result.add_argument("--weights", default=str(WEIGHTS), help="default: %(default)s")
+    result.add_argument(
+        "--weights",
+        default=str(WEIGHTS),
+        metavar="FILE",
+        help="a .safetensors file of a run, or the folder of a run; default: %(default)s",
+    )
     result.add_argument(
         "--output", type=Path, default=Path("runs/demo"), help="default: %(default)s"
     )
@@ -193,7 +207,7 @@ def main(argv: Sequence[str]) -> None:
             raise InputError(f"--seed: found {arguments.seed}; give 0 or more")
         config = trained_config(arguments.weights)
         config.evaluation.batch_size = _BATCH
-        model = load_model(config, None)
+        model = load_model(config, None if config.released else arguments.weights)
         if arguments.appearance is None:
             lines = drawn_people(model, arguments.output, arguments.seed)
         else:

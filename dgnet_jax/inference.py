@@ -402,14 +402,14 @@ def refuse_other_network(
 
 
 def _load_released(config: ml_collections.ConfigDict, path: str, placement: Placement) -> DGNet:
-    generator, appearance, _ = load_released(path, build_networks(config, 1))
+    generator, appearance, _, step = load_released(path, build_networks(config, 1))
     identities = appearance["params"]["prime"]["classifier"]["kernel"].shape[-1]
     return DGNet(
         config,
         build_networks(config, identities),
         placement.put_state(generator),
         placement.put_state(appearance),
-        0,
+        step,
         path,
         placement,
     )

@@ -13,7 +13,8 @@ from dgnet_jax.errors import InputError
 from dgnet_jax.export.released import to_safetensors
 from dgnet_jax.inference import load_model
 
-HERE = {"data.root": "/somewhere/here", "teacher.checkpoint": "/elsewhere", "seed": 7}
+PATHS = ("data.root", "data.poses", "teacher.checkpoint", "pretrained", "inception")
+HERE = {**{name: f"/somewhere/{name}" for name in PATHS}, "seed": 7}
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +38,7 @@ def test_the_file_takes_the_place_of_the_run(run, images, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, model.generator, state.generator)
     jax.tree.map(np.testing.assert_array_equal, model.appearance, trained.appearance)
     assert model.num_identities == IDENTITIES
+    assert model.step == trained.step == STEP
     np.testing.assert_array_equal(model.swap(images, images), trained.swap(images, images))
 
 
@@ -44,9 +46,7 @@ def test_paths_of_this_machine_are_not_in_it(run, tmp_path):
     file = to_safetensors(run[0], tmp_path / "weights.safetensors")
     stored = trained_config(file)
     assert stored.data.root == stored.teacher.checkpoint == ""
-    content = file.read_bytes()
-    assert b"somewhere" not in content
-    assert b"elsewhere" not in content
+    assert b"somewhere" not in file.read_bytes()
 
 
 def test_bfloat16_halves_the_kernels_and_leaves_norms_as_they_are(run, images, tmp_path):
@@ -86,10 +86,12 @@ def test_the_command_writes_a_checkpoint_of_ones_choice(tmp_path, capsys):
     ("arguments", "message"),
     [
         (["--to-safetensors", "RUN", "out.pth"], r"out\.pth: the file to write comes last"),
-        (["--to-safetensors", "RUN"], "takes WORKDIR and what to write"),
-        (["--to-safetensors", "--to-released", "RUN", "OUT"], "takes WORKDIR and what to write"),
+        (["--to-safetensors", "RUN"], "found 1 paths; give WORKDIR and what to write"),
+        (["--to-safetensors", "--to-released", "RUN", "OUT"], "give one of them"),
+        (["--to-safetensors", "RUN", "OUT", "--kind=gen"], "--kind: is for PyTorch's files"),
         (["--to-released", "RUN", "OUT", "--dtype=bfloat16"], "--dtype is for --to-safetensors"),
-        (["a.pth", "out.safetensors", "--dtype=bfloat16"], "are for --to-safetensors"),
+        (["a.pth", "out.safetensors", "--dtype=bfloat16"], "--dtype is for --to-safetensors"),
+        (["a.pth", "out.safetensors", "--step=3"], "--step is for --to-safetensors and --to-rel"),
         (["--to-safetensors", "no_such_run", "out.safetensors"], "no_such_run: no such folder"),
     ],
 )
@@ -108,7 +110,7 @@ def test_a_file_without_a_configuration_says_what_to_do(tmp_path):
     with pytest.raises(InputError, match=r"other\.safetensors: no such file"):
         trained_config(file)
     save_file({"a": np.zeros(2, np.float32)}, file)
-    with pytest.raises(InputError, match=r"holds no configuration .*--to-safetensors"):
+    with pytest.raises(InputError, match=r"holds no configuration \(no .* in its metadata\); "):
         trained_config(file)
     file.write_bytes(b"not weights")
     with pytest.raises(InputError, match=r"other\.safetensors: holds no configuration"):

@@ -93,9 +93,13 @@ def _write_run(arguments: argparse.Namespace, paths: list[Path]) -> None:
     # Imported here: only a run has checkpoints.
     from dgnet_jax.export.released import to_released, to_safetensors
 
+    if arguments.to_released and arguments.to_safetensors:
+        raise InputError("--to-released and --to-safetensors: give one of them")
     flag = "--to-released" if arguments.to_released else "--to-safetensors"
-    if len(paths) != 2 or arguments.kind or arguments.to_released == arguments.to_safetensors:
-        raise InputError(f"{flag} takes WORKDIR and what to write, and --step")
+    if len(paths) != 2:
+        raise InputError(f"{flag}: found {len(paths)} paths; give WORKDIR and what to write")
+    if arguments.kind:
+        raise InputError(f"--kind: is for PyTorch's files, not for a run; leave it out with {flag}")
     workdir, target = paths
     if arguments.to_safetensors:
         file = to_safetensors(workdir, target, arguments.step, arguments.dtype or "float32")
@@ -115,10 +119,12 @@ def main(argv: list[str]) -> None:
         if arguments.to_released or arguments.to_safetensors:
             _write_run(arguments, paths)
         else:
-            if len(paths) < 2 or arguments.step is not None or arguments.dtype is not None:
-                raise InputError(
-                    "give SOURCE and OUT.safetensors; --step and --dtype are for --to-safetensors"
-                )
+            if arguments.dtype is not None:
+                raise InputError("--dtype is for --to-safetensors")
+            if arguments.step is not None:
+                raise InputError("--step is for --to-safetensors and --to-released")
+            if len(paths) < 2:
+                raise InputError(f"found {len(paths)} path; give SOURCE and OUT.safetensors")
             print(as_text(convert(paths[:-1], paths[-1], arguments.kind)))
     except (InputError, OSError) as error:  # OSError: a full disk, no permission
         raise SystemExit(f"error: {error}") from error

@@ -31,11 +31,13 @@ class Released(NamedTuple):
         generator: parameters {"structure_encoder", "decoder"}.
         appearance: E_a's variables {"params", "batch_stats"}.
         discriminator: D's parameters; None if the file is without them.
+        step: of the training, if the file says so (`export.released.to_safetensors`), else 0.
     """
 
     generator: dict[str, Any]
     appearance: Variables
     discriminator: dict[str, Any] | None
+    step: int
 
 
 def load_released(path: str | Path, networks: Networks) -> Released:
@@ -87,13 +89,15 @@ def load_released(path: str | Path, networks: Networks) -> Released:
         raise InputError(
             f"{flag}: {path} does not hold the networks of this configuration: "
             f"{compared.describe()}. The released checkpoints have the published sizes: use "
-            "configs/market.py without the flag 'small'"
+            "configs/market.py without the flag 'small'. A file of --to-safetensors holds its own "
+            f"configuration: --config=dgnet_jax/config.py:{path}"
         )
     converted = {part: _variables(part, parts[part], set(wanted[part])) for part in wanted}
     return Released(
         converted["gen"]["params"],
         converted["id"],
         converted["dis"]["params"] if "dis" in converted else None,
+        _step(path),
     )
 
 
@@ -187,6 +191,12 @@ def _load(path: str | Path) -> dict[str, np.ndarray]:
         return safetensors.numpy.load_file(path)
     except KeyError:  # NumPy has no bfloat16
         return {key: np.asarray(x) for key, x in safetensors.flax.load_file(path).items()}
+
+
+def _step(path: str | Path) -> int:
+    with safetensors.safe_open(path, framework="numpy") as file:
+        step = (file.metadata() or {}).get("step", "")
+    return int(step) if step.isdecimal() else 0
 
 
 def _identities(tensors: Mapping[str, np.ndarray], key: str) -> int:

@@ -4,10 +4,23 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from dgnet_jax.errors import InputError
 from dgnet_jax.inference import DGNet
+
+MOST_SWAPS = 4096
+"""Pictures of one figure; 64 x 64 of 256 x 128 pixels take 0.4 GB, and some copies of it."""
 
 # Batches a call: within one the device does not wait for the host.
 _BATCHES = 8
+
+
+def check_figure(appearances: int, structures: int, flag: str, remedy: str) -> None:
+    """Raises InputError for more than `MOST_SWAPS` pictures; `remedy` follows "fewer images"."""
+    if appearances * structures > MOST_SWAPS:
+        raise InputError(
+            f"{flag}: {appearances} appearances x {structures} structures, more than {MOST_SWAPS} "
+            f"pictures, are too many for one figure. Give fewer images {remedy}"
+        )
 
 
 def swap_batches(

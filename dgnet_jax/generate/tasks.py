@@ -20,15 +20,13 @@ from dgnet_jax.figures import image_grid, save_animation, save_png, swap_matrix
 from dgnet_jax.generate import GenerateOptions
 from dgnet_jax.generate.dataset import DatasetSettings, generate_dataset
 from dgnet_jax.generate.interpolate import interpolate_appearance, interpolate_structure
-from dgnet_jax.generate.swap import swap_batches, swap_grid
+from dgnet_jax.generate.swap import check_figure, swap_batches, swap_grid
 from dgnet_jax.inference import DGNet, TeacherModel, load_model, load_teacher_model
 from dgnet_jax.runtime.checkpoints import Step
 from dgnet_jax.runtime.dataset import open_data
 from dgnet_jax.runtime.devices import on_first_process
 
 _SWAP_COUNT = 8
-# Pictures of one figure; 64 x 64 of 256 x 128 pixels take 0.4 GB, and some copies of it.
-_MOST_SWAPS = 4096
 # Rows of the pictures in figures.
 _FIGURE_HEIGHT = 128
 
@@ -88,13 +86,12 @@ def generate(
 
 def _swap(request: Request) -> list[Path]:
     appearance, structure = _sources(request, request.options.count or _SWAP_COUNT)
-    rows, columns = len(appearance.images), len(structure.images)
-    if rows * columns > _MOST_SWAPS:
-        raise InputError(
-            f"--task=swap: {rows} appearances x {columns} structures, more than {_MOST_SWAPS} "
-            "pictures, are too many for one figure. Give fewer images (--appearance, --structure, "
-            "--count), or use --task=pairs, which writes a file for each"
-        )
+    check_figure(
+        len(appearance.images),
+        len(structure.images),
+        "--task=swap",
+        "(--appearance, --structure, --count), or use --task=pairs, which writes a file for each",
+    )
     grid = swap_grid(request.model, appearance.images, structure.images)
     figure = swap_matrix(
         list(appearance.images),
