@@ -28,6 +28,7 @@ from dgnet_jax.data.synthetic import TrueSwaps, drawn_settings
 from dgnet_jax.errors import InputError
 from dgnet_jax.evaluation.truth import chosen_swaps, measure_truth
 from dgnet_jax.figures import save_png, truth_matrix
+from dgnet_jax.models import build_networks
 from dgnet_jax.models.forward import Forward
 from dgnet_jax.runtime.devices import use_compilation_cache
 from dgnet_jax.training.session import Session, make_train_step, seed_key
@@ -79,6 +80,17 @@ def put(config: ml_collections.ConfigDict, name: str, value: Any) -> None:
         config = config[part]
     with config.ignore_type():
         config[last] = tuple(value) if isinstance(value, list) else value
+
+
+def check(search: Search, name: str, config: ml_collections.ConfigDict, fields: Any) -> None:
+    """Raises InputError for a field that all recipes share: of the data, the teacher, a network."""
+    shared = [field for field in fields if field.startswith(("data.", "teacher."))]
+    networks = build_networks(config, search.session.data.num_identities)
+    if shared or networks != search.session.networks:
+        raise InputError(
+            f"recipes: {name} changes {', '.join(shared or fields)}; data, teacher and networks "
+            "are those of --config for all recipes. Start the command once for each"
+        )
 
 
 def make_step(search: Search, config: ml_collections.ConfigDict) -> Callable[..., Any]:
@@ -144,14 +156,21 @@ def main(arguments: list[str]) -> None:
     """The command."""
     if len(arguments) != 3 or _CONFIG.value is None:
         raise app.UsageError("give RECIPES.json, OUT and --config")
+    try:
+        search_recipes(Path(arguments[1]), Path(arguments[2]), _CONFIG.value)
+    except (InputError, OSError) as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+def search_recipes(file: Path, out: Path, base: ml_collections.ConfigDict) -> None:
+    """Trains every recipe of the file, and writes into `out`."""
     started = time.perf_counter()
-    recipes: Mapping[str, Mapping[str, Any]] = json.loads(Path(arguments[1]).read_text())
-    out = Path(arguments[2])
+    recipes: Mapping[str, Mapping[str, Any]] = json.loads(file.read_text())
     out.mkdir(parents=True, exist_ok=True)
     use_compilation_cache()
-    base = _CONFIG.value
     session = Session(base)
-    settings = drawn_settings(base.data.root) if len(session.data.train_labels) else None
+    _ = session.data  # drawn now, if it is not there yet
+    settings = drawn_settings(base.data.root)
     if settings is None:
         raise InputError(f"--config.data.root={base.data.root}: no drawn data set, so no truth")
     size = base.data.height, base.data.width
@@ -165,6 +184,7 @@ def main(arguments: list[str]) -> None:
         config = base.copy_and_resolve_references()
         for field, value in fields.items():
             put(config, field, value)
+        check(search, name, config, fields)
         static = {k: v for k, v in fields.items() if k not in (*INPUTS, "total_steps", "seed")}
         program = json.dumps(static, sort_keys=True)
         if program not in steps:
