@@ -232,7 +232,8 @@ def default_config() -> ml_collections.ConfigDict:
     evaluation.fid_images = 0
     # Whether generated images are also measured as JPEG, as published; half of FID's time.
     evaluation.fid_jpeg = True
-    # Steps between evaluations; 0: only before the first and after the last step; -1: none.
+    # Steps between evaluations; 0: only before the first and after the last step; -1: none, but for
+    # the swaps of drawn people.
     evaluation.every_steps = 10_000
 
     log = config.log = ml_collections.ConfigDict()

@@ -257,7 +257,10 @@ def train_teacher(
 
 
 # Fields of a baseline that may change between a run and its continuation.
-BASELINE_RESUMABLE = ("teacher.total_steps", "evaluation", "log", "report", "data.root", "parallel")
+BASELINE_RESUMABLE = (
+    *("teacher.total_steps", "evaluation", "log", "report", "parallel"),
+    *("data.root", "data.poses", "inception"),
+)
 
 
 def train_baseline(config: ml_collections.ConfigDict, workdir: str | Path) -> Metrics:
