@@ -114,12 +114,12 @@ def test_the_table_of_a_training_has_what_was_measured() -> None:
     truth = {"appearance_transfer": 0.62514, "structure_kept": 0.8, "structure_kept_copy": 0.5}
     ranking = {"rank1": 0.25, "mAP": 0.125, "queries": 8.0}
     config = tiny_config()
-    assert tables.table({}, config) == "not evaluated: config.evaluation.every_steps is negative"
+    assert tables.table({}, config) == "not ranked: config.evaluation.every_steps is negative"
     assert "appearance" not in tables.table(ranking, config)
     for metrics in (truth, ranking | truth):
         lines = tables.table(metrics, config).splitlines()
         assert ("| l1     |    25.00 | 12.50 |" in lines) == ("mAP" in metrics)
-        assert lines[0].startswith("not evaluated") == ("mAP" not in metrics)
+        assert lines[0].startswith("not ranked") == ("mAP" not in metrics)
         (generated,) = (line for line in lines if line.startswith("| generated"))
         assert [cell.strip() for cell in generated.split("|")[2:4]] == ["0.625", "0.800"]
         (copy,) = (line for line in lines if line.startswith("| copy of the structure image"))

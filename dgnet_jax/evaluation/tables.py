@@ -48,7 +48,7 @@ def table(metrics: Mapping[str, float], config: ml_collections.ConfigDict) -> st
         name = "baseline" if config.get("baseline") else config.reconstruction_loss
         lines = [_ranking_table("loss", {name: metrics}), f"{_counts(metrics)}. {_NOTE}"]
     else:
-        lines = ["not evaluated: config.evaluation.every_steps is negative"]
+        lines = ["not ranked: config.evaluation.every_steps is negative"]
     return "\n".join(lines + _truth_table(metrics))
 
 
