@@ -9,12 +9,13 @@ ImageNet weights for the published numbers (DG-Net: Rank@1 65.6, mAP 61.1).
 
 The images vary in size and are kept at 256 x 128: 0.7 GB of memory for the training images and
 0.7 GB for query and gallery. The flag `small` (`cuhk03.py:l1,small`) keeps 128 x 64, a quarter of
-it, and shrinks the networks for a CPU or a first look.
+it, and shrinks the networks for a CPU or a first look, `medium` less, for one GPU.
 """
 
 import ml_collections
 
 from configs import base
+from configs.medium import medium
 from configs.small import small
 
 
@@ -23,7 +24,7 @@ def labeled(config: ml_collections.ConfigDict) -> None:
     config.data.name = "cuhk03_labeled"
 
 
-FLAGS = {"labeled": labeled, "small": small}
+FLAGS = {"labeled": labeled, "small": small, "medium": medium}
 
 
 def get_config(variant: str = "l1") -> ml_collections.ConfigDict:

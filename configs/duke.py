@@ -9,15 +9,16 @@ thesis, L1: FID 20.84, Rank@1 81.19, mAP 67.33).
 
 The images vary in size and are kept at 256 x 128: 1.6 GB of memory for the training images and
 2.0 GB for query and gallery. The flag `small` (`duke.py:l1,small`) keeps 128 x 64, a quarter of
-it, and shrinks the networks for a CPU or a first look.
+it, and shrinks the networks for a CPU or a first look, `medium` less, for one GPU.
 """
 
 import ml_collections
 
 from configs import base
+from configs.medium import medium
 from configs.small import small
 
-FLAGS = {"small": small}
+FLAGS = {"small": small, "medium": medium}
 
 
 def get_config(variant: str = "l1") -> ml_collections.ConfigDict:

@@ -10,15 +10,16 @@ mAP 52.3).
 The images vary in size and are kept at 256 x 128: 3.2 GB of memory for the training images and,
 from the first evaluation on, 9.2 GB for query and gallery, in each process. Where that is too much,
 `--config.data.cache_height=128 --config.data.cache_width=64` keeps a quarter of it, at the price of
-detail; so does the flag `small` (`msmt17.py:l1,small`), which shrinks the networks as well.
+detail; so do the flags `small` (`msmt17.py:l1,small`) and `medium`, which shrink the networks too.
 """
 
 import ml_collections
 
 from configs import base
+from configs.medium import medium
 from configs.small import small
 
-FLAGS = {"small": small}
+FLAGS = {"small": small, "medium": medium}
 
 
 def get_config(variant: str = "l1") -> ml_collections.ConfigDict:

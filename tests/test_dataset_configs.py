@@ -52,14 +52,26 @@ def test_the_teacher_trains_sixty_epochs(name: str):
     assert milestone * teacher.batch_size / images == pytest.approx(40, abs=0.05)
 
 
-def test_small_is_one_size():
+@pytest.mark.parametrize("flag", ["small", "medium"])
+def test_a_size_is_the_same_for_all_data_sets(flag: str):
     configs = [
-        module.get_config("l1,small").to_dict() for module in (market, duke, msmt17, cuhk03, custom)
+        module.get_config(f"l1,{flag}").to_dict()
+        for module in (market, duke, msmt17, cuhk03, custom)
     ]
     for config in configs:
         del config["data"]["name"]
         assert config == configs[0]
     assert (configs[0]["data"]["cache_height"], configs[0]["data"]["cache_width"]) == (128, 64)
+
+
+def test_medium_is_small_with_wider_networks():
+    small, medium = (market.get_config(f"l1,{flag}") for flag in ("small", "medium"))
+    for part in ("data", "augment", "weights", "ramp"):
+        assert medium[part].to_dict() == small[part].to_dict()
+    assert (medium.dtype, medium.batch_size) == ("bfloat16", 16)
+    published = base.get_config().structure_encoder
+    assert medium.structure_encoder.to_dict() == published.to_dict()
+    assert medium.appearance.stage_widths == medium.teacher.stage_widths == (48, 96, 192, 384)
 
 
 def test_labeled_and_small_go_together():

@@ -50,7 +50,7 @@ def test_images_of_ones_own_are_swapped(tmp_path, capsys):
     demo.main([*folders, "--output", str(tmp_path / "out")])
     assert "swaps.png" in capsys.readouterr().out
     with Image.open(tmp_path / "out" / "swaps.png") as picture:
-        assert "step 1621" in picture.text["source"]
+        assert "step 6000" in picture.text["source"]
     with Image.open(tmp_path / "out" / "interpolation.gif") as picture:
         assert picture.n_frames == 16
 

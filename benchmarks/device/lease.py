@@ -72,7 +72,11 @@ def first_call(preset: Preset, place: Place, results: Results) -> Iterator[Group
         "machine",
         [_stage("machine", preset, "benchmarks.device.machine", *preset.required, *preset.machine)],
     )
-    precise = {"JAX_DEFAULT_MATMUL_PRECISION": "highest"}
+    # Kernels that need not be fast are not timed while the steps' are.
+    precise = {
+        "JAX_DEFAULT_MATMUL_PRECISION": "highest",
+        "XLA_FLAGS": "--xla_gpu_autotune_level=0",
+    }
     check = python("-m", "benchmarks.device.checks", *preset.tests)
     yield "tests", [Stage("tests", [check], limits["tests"], precise)]
 
