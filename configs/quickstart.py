@@ -41,18 +41,18 @@ def get_config(variant: str = "l1") -> ml_collections.ConfigDict:
     config.teacher.milestones = (130, 180)
     # More steps are worth more than larger batches; batches of 2 diverge.
     config.batch_size = 4
-    config.total_steps = 550
+    config.total_steps = 400
     config.ramp.generated_identity_start = 40
     config.ramp.generated_identity_steps = 150
     # Twice as fast as `small`, with momentum against the noise.
     config.optimizer.generator_learning_rate = 2e-3
     config.optimizer.beta1 = 0.5
-    config.optimizer.milestones = (420, 510)
+    config.optimizer.milestones = (305, 370)
     config.evaluation.batch_size = 64
     config.evaluation.every_steps = 0
     config.log.every_steps = 25
-    config.log.image_every_steps = 550
+    config.log.image_every_steps = 400
     config.log.image_rows = 6
-    config.log.checkpoint_every_steps = 250
+    config.log.checkpoint_every_steps = 200
     config.report = True
     return base.apply_variant(config, variant, {})
