@@ -2,7 +2,7 @@
 
     python launch.py --config=configs/quickstart.py:l1_rmse --workdir=runs/quickstart
 
-takes at most 5 minutes on 2 CPU cores, compilation included, and ends with a table, pictures in
+takes under 4 minutes on 2 CPU cores, compilation included, and ends with a table, pictures in
 runs/quickstart/pictures and a page with all of it, runs/quickstart/report/index.html. The drawn
 people are easy to distinguish: the figures show that everything works, not how good the method is.
 """
