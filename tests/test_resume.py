@@ -190,7 +190,7 @@ def test_an_unfinished_teacher_is_refused(launcher, uninterrupted, tmp_path):
     "config, messages",
     [
         ("market.py:l1_rmes", ["unknown loss 'l1_rmes'; the nearest is 'l1_rmse'", "known losses"]),
-        ("market.py:l1,smal", ["unknown flag 'smal'", "Known flags: baseline, small"]),
+        ("market.py:l1,smal", ["unknown flag 'smal'", "nearest is 'small'", "baseline, medium"]),
         ("market.py", ["no Market-1501 there", "Market-1501 is a person re-identification data"]),
     ],
 )
