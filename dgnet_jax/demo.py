@@ -58,10 +58,10 @@ def drawn_people(model: DGNet, folder: Path, seed: int) -> list[str]:
     Returns:
         What is in the files, a line each.
     """
-    settings = _settings(model)
+    settings = drawing_settings(model)
     appearances, structures = choose_shots(settings, _STRUCTURES, seed)
     truth = draw_true_swaps(settings, appearances[:_APPEARANCES], structures, *model.image_size)
-    swapped = _all_swaps(model, truth.appearances, truth.structures)
+    swapped = all_swaps(model, truth.appearances, truth.structures)
     figures = measure_in_short(swapped, truth)
     _save_swaps(model, truth, swapped, folder / "swaps.png")
     _save_interpolation(model, truth.appearances, truth.structures, folder)
@@ -82,7 +82,7 @@ def own_images(
     worn = read_photographs(appearance, *model.image_size, "--appearance").images
     wanted = read_photographs(structure, *model.image_size, "--structure").images
     check_figure(len(worn), len(wanted), "--appearance and --structure", "in the two folders")
-    swapped = _all_swaps(model, worn, wanted)
+    swapped = all_swaps(model, worn, wanted)
     picture = swap_matrix(list(worn), list(wanted), swapped, caption=_CAPTION, scale=_SCALE)
     save_png(picture, folder / "swaps.png", {"source": model.name})
     _save_interpolation(model, worn, wanted, folder)
@@ -92,7 +92,7 @@ def own_images(
 _CAPTION = "Appearance of the row's image on the structure of the column's"
 
 
-def _settings(model: DGNet) -> Settings:
+def drawing_settings(model: DGNet) -> Settings:
     """What the data set of the training depends on."""
     if "drawing" not in model.config.data:
         raise InputError(
@@ -105,7 +105,7 @@ def _settings(model: DGNet) -> Settings:
     return Settings(**{name: drawing.get(name, parameters[name].default) for name in names})
 
 
-def _all_swaps(model: DGNet, appearances: np.ndarray, structures: np.ndarray) -> np.ndarray:
+def all_swaps(model: DGNet, appearances: np.ndarray, structures: np.ndarray) -> np.ndarray:
     """(n, m, height, width, 3) uint8 of n and m images."""
     n, m = len(appearances), len(structures)
     codes, structure_codes = model.appearance_codes(appearances), model.structure_codes(structures)

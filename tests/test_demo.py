@@ -63,7 +63,7 @@ def test_swaps_have_the_pose_of_one_and_the_clothes_of_the_other():
     people = [
         np.asarray(photograph(9, person, 1, 0, height=128, width=64)) for person in range(1, 5)
     ]
-    swapped = demo._all_swaps(model, np.stack(people[:2]), np.stack(people[2:]))
+    swapped = demo.all_swaps(model, np.stack(people[:2]), np.stack(people[2:]))
     assert swapped.shape == (2, 2, 128, 64, 3) and swapped.dtype == np.uint8
     gray = swapped.mean(-1)
     edges = np.abs(np.diff(gray, axis=-1)).reshape(4, -1)
