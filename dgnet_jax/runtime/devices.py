@@ -136,8 +136,13 @@ class Placement(NamedTuple):
         return jax.tree.map(put, *parts.values())
 
     def compile_init(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """A function that makes arrays, compiled so that they are made on all devices."""
-        return jax.jit(function, out_shardings=self.replicated)
+        """A function that makes arrays, compiled so that they are made on all devices.
+
+        It runs once: on a CPU it is compiled fast rather than to a fast program.
+        """
+        on_a_cpu = self.mesh.devices.flat[0].platform == "cpu"
+        options = {"xla_backend_optimization_level": 0} if on_a_cpu else None
+        return jax.jit(function, out_shardings=self.replicated, compiler_options=options)
 
     def compile_step(
         self, make_step: Callable[[str | None], Step], arguments: int, batch_argument: int
