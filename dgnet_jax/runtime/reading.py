@@ -1,0 +1,144 @@
+"""Files that others made: regular ones of a bounded size, and JSON of a stated shape.
+
+A FIFO or a device in the place of a file would be waited for without end, and a sparse file or a
+bomb would take all memory: both are refused before they are opened.
+"""
+
+import json
+import math
+import os
+import stat
+from typing import Any, TypeVar
+
+import pydantic
+
+from dgnet_jax.errors import InputError
+
+T = TypeVar("T")
+
+MEGABYTE = 1024**2
+# Far above what this package and the published data sets hold.
+IMAGE_BYTES = 64 * MEGABYTE
+TABLE_BYTES = 256 * MEGABYTE
+JSON_BYTES = 64 * MEGABYTE
+WEIGHTS_BYTES = 8 * 1024 * MEGABYTE
+
+
+class NotRegularError(OSError):
+    """A path is no regular file, or one of more bytes than what it should hold can have.
+
+    An `OSError`, as other files that cannot be read, so that a damaged image among good ones is
+    named and left out in the same way.
+    """
+
+
+def check_regular(path: str | os.PathLike[str], most_bytes: int) -> None:
+    """Looks at a file before it is opened; links are followed.
+
+    Args:
+        path: of the file.
+        most_bytes: the largest size that what it should hold can have.
+
+    Raises:
+        NotRegularError: it is a FIFO, a socket, a device or a folder, or larger than `most_bytes`.
+        FileNotFoundError, PermissionError and other OSErrors: of `os.stat`.
+    """
+    found = os.stat(path)
+    for is_kind, kind in _KINDS:
+        if is_kind(found.st_mode):
+            raise NotRegularError(f"{kind}, not a file")
+    if found.st_size > most_bytes:
+        raise NotRegularError(
+            f"{found.st_size:,} bytes, more than the {most_bytes:,} that are read of such a file"
+        )
+
+
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a FIFO"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a character device"),
+    (stat.S_ISBLK, "a block device"),
+)
+
+
+def read_bytes(path: str | os.PathLike[str], most_bytes: int) -> bytes:
+    """The content of a regular file; raises as `check_regular`."""
+    check_regular(path, most_bytes)
+    with open(path, "rb") as stream:
+        return stream.read(most_bytes)  # also where it grows meanwhile
+
+
+def read_json(path: str | os.PathLike[str], shape: type[T], remedy: str) -> T:
+    """The content of a JSON file, checked against a type.
+
+    Args:
+        path: of the file.
+        shape: what pydantic can validate: `dict[str, Any]`, a dataclass, a TypedDict (of
+            typing_extensions), ... Numbers
+            stay numbers and text stays text: nothing is converted into another kind.
+        remedy: a sentence that says what to do about a file that is not that.
+
+    Raises:
+        FileNotFoundError, NotADirectoryError: there is no such file.
+        InputError: it cannot be read, is no JSON, or is of another shape; it names the place in it.
+    """
+    try:
+        text = read_bytes(path, JSON_BYTES)
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error}). {remedy}") from error
+    try:
+        return check_shape(parse_json(text), shape)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}. {remedy}") from error
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Strict JSON, of finite numbers.
+
+    Raises:
+        ValueError: it is no JSON, not UTF-8, too deeply nested, or has a number beyond float's.
+    """
+    try:
+        return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8 text ({error})") from error
+    except RecursionError as error:
+        raise ValueError("not valid JSON (too deeply nested)") from error
+    except ValueError as error:
+        raise ValueError(f"not valid JSON ({error})") from error
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number")
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError(f"{digits} is no number that can be computed with")
+    return value
+
+
+def check_shape(content: Any, shape: type[T]) -> T:
+    """`content` as pydantic validates it against `shape`, strictly.
+
+    Raises:
+        ValueError: it is of another shape; the message names the first places and what is there.
+    """
+    try:
+        return pydantic.TypeAdapter(shape).validate_python(content, strict=True)
+    except pydantic.ValidationError as error:
+        places = [
+            f"{'.'.join(map(str, detail['loc'])) or 'the whole'}: {detail['msg']}, "
+            f"found {_short(detail['input'])}"
+            for detail in error.errors(include_url=False)[:3]
+        ]
+        raise ValueError("; ".join(places)) from error
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
