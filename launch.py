@@ -1,5 +1,6 @@
 """Trains and evaluates DG-Net, generates images with it, and runs studies of its losses.
 
+python launch.py --config=configs/market.py:l1_rmse
 python launch.py --config=configs/market.py:l1_rmse --config.data.root=DIR --workdir=runs/l1_rmse
 python launch.py --config=configs/quickstart.py:l1_rmse --workdir=runs/quickstart
 python launch.py --mode=evaluate --workdir=runs/l1_rmse
@@ -8,9 +9,11 @@ python launch.py --mode=evaluate --workdir=runs/l1_rmse --config.data.name=msmt1
 python launch.py --mode=generate --workdir=runs/l1_rmse --task=swap
 python launch.py --mode=ablate --config=configs/market.py:l1,small --config.data.root=DIR \
     --losses=all --seeds=0,1,2 --workdir=runs/study
+python launch.py --mode=describe
 """
 
 import logging as python_logging
+import os
 import sys
 from collections.abc import Iterator
 
@@ -32,6 +35,11 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
     command = command_line.given_command()
+    if command.mode == "describe":
+        from dgnet_jax.config_fields import described
+
+        print(described(command.config))
+        return
     if command.distributed or command.coordinator_address:
         join_processes(
             command.coordinator_address,
@@ -54,6 +62,8 @@ def main(argv: list[str]) -> None:
         config.lock()
     except OSError as error:  # where config_flags reports a config file that is not there
         raise InputError(f"--config: {error}") from error
+    if first:
+        print(f"work directory: {command.workdir}")
     for text in MODES[command.mode](config, command):
         if first:
             print(text)
@@ -124,6 +134,9 @@ def run(argv: list[str]) -> None:
         main(argv)
     except (InputError, DivergedError) as error:
         sys.exit(f"error: {error}")
+    except BrokenPipeError:  # such as `launch.py --mode=describe | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except Stopped as stopped:
         print(f"{stopped}. The same command goes on from there.", file=sys.stderr)
         sys.exit(143 if stopped.signal_name == "SIGTERM" else 130)

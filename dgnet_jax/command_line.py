@@ -4,6 +4,7 @@ Nothing here imports what may touch a device: processes have to be joined first.
 """
 
 import argparse
+import re
 import sys
 import traceback
 from dataclasses import dataclass, fields
@@ -17,6 +18,7 @@ from ml_collections import config_flags
 from dgnet_jax import config
 from dgnet_jax.errors import InputError
 from dgnet_jax.generate import GenerateOptions
+from dgnet_jax.runtime.paths import user_path
 
 if TYPE_CHECKING:
     from dgnet_jax.runtime.checkpoints import Step
@@ -82,12 +84,18 @@ class Command:
     require_accelerator: bool
 
 
+MODES = ("train", "evaluate", "generate", "ablate", "describe")
+
+
 def define_flags() -> None:
     """Defines all flags of all modes; once a process."""
     config_flags.DEFINE_config_file("config", None, "A file of configs/, with its variant.")
-    flags.DEFINE_string("workdir", None, "The folder of the run.", required=True)
-    modes = ["train", "evaluate", "generate", "ablate"]
-    flags.DEFINE_enum("mode", "train", modes, "What to do.")
+    flags.DEFINE_string(
+        "workdir",
+        None,
+        "The folder of the run; default runs/CONFIG_VARIANT, of a study runs/CONFIG_VARIANT_study.",
+    )
+    flags.DEFINE_enum("mode", "train", MODES, "What to do; describe prints every config field.")
     flags.DEFINE(
         StepParser(), "step", None, "--mode=evaluate, generate: which checkpoint; default the last."
     )
@@ -184,15 +192,79 @@ def _define_generate_flags() -> None:
     )
 
 
+# The modes that take a flag; all modes take the others.
+_MODES_OF = {
+    "step": ("evaluate", "generate"),
+    "output": ("evaluate", "generate"),
+    "queries": ("evaluate",),
+    "task": ("generate",),
+    **{field.name: ("generate",) for field in fields(GenerateOptions)},
+    "losses": ("ablate",),
+    "seeds": ("ablate",),
+    "shard": ("ablate",),
+}
+# What may have been meant in the place of a flag of another mode.
+_MEANT = {
+    "seed": "--config.seed is the training's",
+    "losses": "--config=FILE:LOSS chooses the loss of a training",
+    "seeds": "--config.seed is the training's",
+}
+
+
 def given_command() -> Command:
-    """The values of the parsed flags."""
+    """The values of the parsed flags, with "~" in paths as the home folder.
+
+    Raises:
+        InputError: a flag is of another mode, or nothing says which folder the run's is.
+    """
     values: dict[str, Any] = flags.FLAGS.flag_values_dict()
+    _refuse_flags_of_other_modes(values["mode"])
     given = flags.FLAGS["config"]
     values["config_file"] = config_flags.get_config_filename(given) if given.present else ""
+    workdir = values["workdir"] or default_workdir(values["config_file"], values["mode"])
+    values["workdir"] = str(user_path(workdir))
+    values["output"] = values["output"] and str(user_path(values["output"]))
     values["options"] = GenerateOptions(
         **{field.name: values[field.name] for field in fields(GenerateOptions)}
     )
     return Command(**{field.name: values[field.name] for field in fields(Command)})
+
+
+def _refuse_flags_of_other_modes(mode: str) -> None:
+    for name, modes in _MODES_OF.items():
+        if flags.FLAGS[name].present and mode not in modes:
+            meant = f" ({_MEANT[name]})" if name in _MEANT else ""
+            raise InputError(
+                f"--{name}: is for --mode={' and '.join(modes)}, but the mode is {mode}. Leave the "
+                f"flag out, or give --mode={modes[0]}{meant}"
+            )
+
+
+def default_workdir(config_file: str, mode: str) -> str:
+    """The work directory of a command that names none.
+
+    Args:
+        config_file: --config as given, a file with its variant after a colon: `runs/FILE_VARIANT`
+            is the folder of its run; the run itself for `configs/trained.py:RUN`.
+        mode: a study gets a folder of its own.
+
+    Raises:
+        InputError: there is no configuration to name it after.
+    """
+    if mode == "describe":
+        return "runs"
+    if not config_file:
+        if mode in ("train", "ablate"):
+            raise InputError("--config is missing, such as --config=configs/market.py:l1_rmse")
+        raise InputError(f"--workdir is missing: --mode={mode} needs the folder of a run")
+    file, _, variant = config_file.partition(":")
+    if Path(file).name in ("trained.py", "config.py") and variant:
+        if not variant.endswith(".safetensors"):
+            return variant
+        return f"runs/{Path(variant).stem}"
+    words = [Path(file).stem, *variant.split(","), "study" if mode == "ablate" else ""]
+    name = "_".join(word.strip() for word in words if word.strip())
+    return "runs/" + re.sub(r"[^\w.+-]+", "_", name).strip("_")
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -228,7 +300,7 @@ def add_trained_config(argv: list[str]) -> None:
         given, _ = parser.parse_known_args(argv[1:])
     except argparse.ArgumentError:  # a flag without its value: absl reports it
         return
-    if given.config is None and given.workdir and given.mode not in (None, "train", "ablate"):
+    if given.config is None and given.workdir and given.mode in ("evaluate", "generate"):
         beside = Path(argv[0]).resolve().parent / "configs" / "trained.py"
         file = beside if beside.is_file() else config.__file__
         argv.insert(1, f"--config={file}:{given.workdir}")

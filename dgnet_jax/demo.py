@@ -36,6 +36,7 @@ from dgnet_jax.figures import save_animation, save_png, swap_matrix, truth_matri
 from dgnet_jax.generate.interpolate import interpolate_appearance
 from dgnet_jax.generate.swap import check_figure
 from dgnet_jax.inference import DGNet, load_model
+from dgnet_jax.runtime.paths import user_path
 
 WEIGHTS = Path(__file__).parents[1] / "demo" / "drawn_people.safetensors"
 
@@ -191,7 +192,7 @@ def parser() -> argparse.ArgumentParser:
         help="a .safetensors file of a run, or the folder of a run; default: %(default)s",
     )
     result.add_argument(
-        "--output", type=Path, default=Path("runs/demo"), help="default: %(default)s"
+        "--output", type=user_path, default=Path("runs/demo"), help="default: %(default)s"
     )
     result.add_argument("--seed", type=int, default=0, help="of the choice of drawn people")
     return result

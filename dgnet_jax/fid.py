@@ -22,6 +22,7 @@ from dgnet_jax.evaluation.fid import FeatureStatistics, load_statistics, save_st
 from dgnet_jax.evaluation.kid import SUBSET_SIZE, SUBSETS, KernelDistance, kid
 from dgnet_jax.models.inception import DIMS, HOW_TO_GET_WEIGHTS
 from dgnet_jax.runtime.devices import use_compilation_cache
+from dgnet_jax.runtime.paths import user_path
 
 _DESCRIPTION = f"""\
 FID and KID between two sets of images, in the manner of pytorch-fid, with the 2015 FID Inception.
@@ -56,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "generated", metavar="GENERATED", nargs="?", help="folder or .npz; not with --save-stats"
     )
-    result.add_argument("--weights", help="the FID Inception, a .safetensors file")
+    result.add_argument("--weights", type=user_path, help="the FID Inception, a .safetensors file")
     result.add_argument(
         "--dims", type=int, choices=DIMS, default=2048, help="length of the features; default 2048"
     )
@@ -104,7 +105,7 @@ def run(arguments: argparse.Namespace) -> dict[str, object]:
         raise InputError("GENERATED is missing; one side alone is for --save-stats")
     sources = [source for source in (arguments.real, arguments.generated) if source is not None]
     for source in sources:
-        if not Path(source).expanduser().exists():
+        if not user_path(source).exists():
             raise InputError(f"{source}: no such folder or file")
     # Before the network is read and compiled.
     files = {source: image_files(source) for source in sources if not _is_saved(source)}
@@ -117,7 +118,7 @@ def run(arguments: argparse.Namespace) -> dict[str, object]:
     real = _side(arguments.real, files, extractor, size)
     if arguments.save_stats:
         kept = real.features if arguments.with_features else None
-        save_statistics(Path(arguments.save_stats).expanduser(), real.statistics, kept)
+        save_statistics(user_path(arguments.save_stats), real.statistics, kept)
         _say(f"{arguments.save_stats}: statistics of {_number(real.statistics.count)} images")
     if arguments.generated is None:
         return {"dims": real.statistics.dims, "real": real.statistics.count}
@@ -193,7 +194,7 @@ def _side(
     size: tuple[int, int],
 ) -> Side:
     if _is_saved(source):
-        statistics, features = load_statistics(Path(source).expanduser())
+        statistics, features = load_statistics(user_path(source))
         return Side(source, statistics, features)
     assert extractor is not None
     broken: list[Path] = []

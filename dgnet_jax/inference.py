@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from dgnet_jax.config_fields import checked
 from dgnet_jax.convert import load_released, load_teacher_weights
 from dgnet_jax.errors import InputError
 from dgnet_jax.models import Networks, Variables, build_networks, build_teacher
@@ -32,6 +33,7 @@ from dgnet_jax.runtime.devices import (
     run_batches,
     use_compilation_cache,
 )
+from dgnet_jax.runtime.paths import user_path
 from dgnet_jax.runtime.provenance import checksum
 from dgnet_jax.runtime.workdir import DGNET_STAGE, TEACHER_STAGE, load_config, stage_directory
 
@@ -243,12 +245,12 @@ def load_model(
     Raises:
         InputError: there is no such run or checkpoint, or it is of another network.
     """
+    config = checked(config)
     use_compilation_cache()
     placement = place()
-    released = config.get("released", "")
-    if released:
-        return _load_released(config, released, placement)
-    if config.get("baseline"):
+    if config.released:
+        return _load_released(config, config.released, placement)
+    if config.baseline:
         raise InputError(
             f"--workdir={workdir}: a run of the re-ID baseline, which has no generator; "
             "--mode=evaluate ranks with it"
@@ -281,12 +283,13 @@ def load_teacher_model(
     Raises:
         InputError: there is none, it is unfinished, or of another network than `config.teacher`.
     """
+    config = checked(config)
     use_compilation_cache()
     source = config.teacher.checkpoint or workdir
     if not source:
         raise InputError("--config.teacher.checkpoint is empty, and there is no work directory")
     flag = _CHECKPOINT_FLAG if config.teacher.checkpoint else "--workdir"
-    return _finished_teacher(config, Path(source), flag, place())
+    return _finished_teacher(config, user_path(source), flag, place())
 
 
 def load_teacher(
@@ -329,6 +332,7 @@ def load_baseline(
     Raises:
         InputError: there is no such run or checkpoint, or it is of another network.
     """
+    config = checked(config)
     use_compilation_cache()
     return Baseline(*_restore_teacher(config, workdir, step, "--workdir", place()))
 
@@ -418,7 +422,7 @@ def _load_released(config: ml_collections.ConfigDict, path: str, placement: Plac
 def _stage_folder(workdir: str | Path | None, stage: str, flag: str = "--workdir") -> Path:
     if workdir is None:
         raise InputError("--workdir: none given; name the folder of a finished run")
-    directory = stage_directory(Path(workdir), stage)
+    directory = stage_directory(user_path(workdir), stage)
     if not directory.is_dir():
         raise InputError(
             f"{flag}={workdir}: no checkpoints of the {stage} stage in it (no {directory}); "

@@ -63,6 +63,7 @@ from dgnet_jax.ablation.shared_teacher import study_teacher
 from dgnet_jax.ablation.summary import summarise
 from dgnet_jax.ablation.tables import study_tables
 from dgnet_jax.config import default_config, fill
+from dgnet_jax.config_fields import checked
 from dgnet_jax.data.pipeline import ReidData
 from dgnet_jax.errors import DivergedError, InputError
 from dgnet_jax.evaluation.generated_images import FeatureFn, RealImages
@@ -73,6 +74,7 @@ from dgnet_jax.inference import TeacherModel, load_model, load_teacher
 from dgnet_jax.models import Variables, build_teacher
 from dgnet_jax.runtime import workdir as work_directory
 from dgnet_jax.runtime.devices import on_first_process, use_compilation_cache
+from dgnet_jax.runtime.paths import user_path
 from dgnet_jax.runtime.preemption import Stopped, stopping_at_once
 from dgnet_jax.runtime.provenance import git_commit, provenance
 from dgnet_jax.runtime.workdir import InUseError
@@ -117,14 +119,15 @@ class Study:
         Raises:
             InputError: an unknown loss, a wrong seed, or a configuration that trains no DG-Net.
         """
-        if config.get("baseline") or config.data.get("generated"):
+        config = checked(config)
+        if config.baseline or config.data.generated:
             raise InputError("--mode=ablate trains DG-Net on real images, not the re-ID baseline")
-        if config.get("released"):
+        if config.released:
             raise InputError("--config.released: a study measures what it trains; leave it empty")
-        self.config = config.copy_and_resolve_references()
+        self.config = config
         self.points = choose_losses(losses)
         self.seeds = choose_seeds(seeds)
-        self.workdir = Path(workdir).expanduser().absolute()
+        self.workdir = user_path(workdir).absolute()
         self.shard = check_shard(shard)
         self._session: Session | None = None
         self._commit = git_commit()
@@ -139,7 +142,7 @@ class Study:
         Raises:
             InputError: there is no study in the folder.
         """
-        folder = Path(workdir).expanduser().absolute()
+        folder = user_path(workdir).absolute()
         saved = read_plan(folder)
         if saved is None:
             raise InputError(

@@ -14,6 +14,7 @@ from dgnet_jax.command_line import parse_step
 from dgnet_jax.convert.architecture import KINDS
 from dgnet_jax.convert.released import Written, convert
 from dgnet_jax.errors import InputError
+from dgnet_jax.runtime.paths import user_path
 
 _NETWORKS = "\n".join(f"  {kind}: {text}" for kind, text in KINDS.items())
 _DESCRIPTION = f"""\
@@ -114,8 +115,8 @@ def _write_run(arguments: argparse.Namespace, paths: list[Path]) -> None:
 def main(argv: list[str]) -> None:
     """The command; what a user can correct ends it with status 1 and "error: ..."."""
     arguments = parser().parse_args(argv)
-    paths = [Path(path) for path in arguments.paths]
     try:
+        paths = [user_path(path) for path in arguments.paths]
         if arguments.to_released or arguments.to_safetensors:
             _write_run(arguments, paths)
         else:

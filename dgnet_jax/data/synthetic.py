@@ -39,6 +39,7 @@ from dgnet_jax.data.drawing.photo import (
     photograph_in_clothes,
 )
 from dgnet_jax.errors import InputError
+from dgnet_jax.runtime.paths import user_path
 from dgnet_jax.runtime.threads import available_cpus
 
 VERSION = 1
@@ -167,7 +168,7 @@ def draw_dataset(
         width,
     )
     _check_settings(settings)
-    root = Path(root).absolute()
+    root = user_path(root).absolute()
     if _is_drawn(root, settings):
         return
     with _beside(root) as unfinished:
@@ -571,14 +572,14 @@ def _check_new(folder: Path) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m dgnet_jax.data.synthetic", description=__doc__)
-    parser.add_argument("folder", type=Path, help="of the data set; drawn if it is missing")
+    parser.add_argument("folder", type=user_path, help="of the data set; drawn if it is missing")
     parameters = inspect.signature(draw_dataset).parameters
     for name in _OPTIONS:
         words = f"{name.replace('_', ' ')} (default: {parameters[name].default})"
         parser.add_argument(f"--{name}", type=int, metavar="N", help=words)
     parser.add_argument(
         "--swaps",
-        type=Path,
+        type=user_path,
         metavar="OUT",
         help="a new folder for true swaps of the data set's images, with parts and joints",
     )

@@ -16,6 +16,7 @@ import ml_collections
 import numpy as np
 from absl import logging
 
+from dgnet_jax.config_fields import checked
 from dgnet_jax.data.pipeline import ReidData
 from dgnet_jax.data.splits import JUNK
 from dgnet_jax.errors import InputError
@@ -39,6 +40,7 @@ from dgnet_jax.runtime.atomic import write_json
 from dgnet_jax.runtime.checkpoints import Step
 from dgnet_jax.runtime.dataset import open_data
 from dgnet_jax.runtime.devices import Placement, on_first_process, use_compilation_cache
+from dgnet_jax.runtime.paths import user_path
 from dgnet_jax.runtime.workdir import CONFIG_FILE, load_config
 
 Evaluation = dict[str, Any]
@@ -94,6 +96,7 @@ def evaluate(
     Raises:
         InputError: there is no such run or checkpoint, or it is of another network.
     """
+    config = checked(config)
     use_compilation_cache()
     data = open_data(config)
     model = _load(config, workdir, step)
@@ -133,10 +136,11 @@ def evaluate_fully(
     Raises:
         InputError: the run, the data set, a query's name or the output is wrong.
     """
+    config, workdir = checked(config), user_path(workdir)
     use_compilation_cache()
     started = time.perf_counter()
     trained_on = _trained_on(config, workdir)
-    file = Path(output) if output else _default_file(Path(workdir), config, trained_on)
+    file = user_path(output) if output else _default_file(workdir, config, trained_on)
     on_first_process(partial(_check_output, file))
     _warn_of_lost_detail(config, trained_on)
     data = open_data(config)
@@ -191,7 +195,7 @@ def evaluate_fully(
 
 def write_evaluation(evaluation: Evaluation, file: str | Path) -> None:
     """Writes the results as JSON, whole or not at all; folders are made."""
-    file = Path(file)
+    file = user_path(file)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, evaluation)
     logging.info("wrote %s", file)

@@ -21,6 +21,7 @@ from dgnet_jax.inference import DGNet, load_model
 from dgnet_jax.models.forward import Forward
 from dgnet_jax.runtime.atomic import replacing, write_json
 from dgnet_jax.runtime.checkpoints import Step
+from dgnet_jax.runtime.paths import user_path
 from dgnet_jax.runtime.provenance import package_versions
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -73,7 +74,8 @@ def export_run(
 
     if onnx:
         require_jax2onnx()
-    if str(workdir).endswith(".safetensors"):
+    workdir = user_path(workdir)
+    if workdir.suffix == ".safetensors":
         config = default_config()
         config.released = str(workdir)
     else:
@@ -126,7 +128,7 @@ def write_export(model: DGNet, folder: str | Path, alpha: float) -> Path:
     """
     if not 0 <= alpha < np.inf:
         raise InputError(f"--alpha: found {alpha}. Give a finite weight of 0 or above, such as 0.5")
-    folder = Path(folder)
+    folder = user_path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

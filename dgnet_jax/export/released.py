@@ -17,6 +17,7 @@ from dgnet_jax.inference import load_model
 from dgnet_jax.runtime.atomic import replacing
 from dgnet_jax.runtime.checkpoints import Checkpoints, Step
 from dgnet_jax.runtime.devices import to_host
+from dgnet_jax.runtime.paths import user_path
 from dgnet_jax.runtime.workdir import DGNET_STAGE, as_json, stage_directory
 
 
@@ -39,7 +40,8 @@ def read_run(workdir: str | Path, step: Step | None = None) -> Run:
     Raises:
         InputError: no such work directory or checkpoint.
     """
-    config = trained_config(str(workdir))
+    workdir = user_path(workdir)
+    config = trained_config(workdir)
     # A run that only evaluates released weights has none of its own.
     config.released = ""
     model = load_model(config, workdir, step)
@@ -52,7 +54,7 @@ def read_run(workdir: str | Path, step: Step | None = None) -> Run:
         ),
         {"discriminator": variables["params"]},
     )
-    with Checkpoints(stage_directory(Path(workdir), DGNET_STAGE), read_only=True) as checkpoints:
+    with Checkpoints(stage_directory(workdir, DGNET_STAGE), read_only=True) as checkpoints:
         found = checkpoints.restore_part(wanted, model.step)
     return Run(
         to_host(model.generator),
@@ -78,7 +80,7 @@ def to_released(workdir: str | Path, folder: str | Path, step: Step | None = Non
     """
     run = read_run(workdir, step)
     state_dicts = released_state_dicts(run.generator, run.appearance, run.discriminator, run.step)
-    return write_released(state_dicts, Path(folder), run.step)
+    return write_released(state_dicts, user_path(folder), run.step)
 
 
 def to_safetensors(
@@ -102,10 +104,11 @@ def to_safetensors(
     Raises:
         InputError: no such work directory or checkpoint, or another ending.
     """
-    file = Path(file)
+    file = user_path(file)
     if file.suffix != ".safetensors":
         raise InputError(f"{file}: the file to write comes last and ends in .safetensors")
-    config = trained_config(str(workdir))
+    workdir = user_path(workdir)
+    config = trained_config(workdir)
     config.released = ""
     model = load_model(config, workdir, step)
     config.data.root = config.data.poses = config.pretrained = config.inception = ""

@@ -12,6 +12,7 @@ import numpy as np
 from absl import logging
 from PIL import Image
 
+from dgnet_jax.config_fields import checked
 from dgnet_jax.data.images import Photographs, read_photographs
 from dgnet_jax.data.sampling import choose_images
 from dgnet_jax.errors import InputError
@@ -25,6 +26,7 @@ from dgnet_jax.inference import DGNet, TeacherModel, load_model, load_teacher_mo
 from dgnet_jax.runtime.checkpoints import Step
 from dgnet_jax.runtime.dataset import open_data
 from dgnet_jax.runtime.devices import on_first_process
+from dgnet_jax.runtime.paths import user_path
 
 _SWAP_COUNT = 8
 # Rows of the pictures in figures.
@@ -79,8 +81,9 @@ def generate(
         near = difflib.get_close_matches(task, TASKS, n=1)
         hint = f"; the nearest is {near[0]!r}" if near else ""
         raise InputError(f"--task: unknown task {task!r}{hint}; {known}")
+    config, workdir = checked(config), user_path(workdir)
     model = load_model(config, workdir, step)
-    folder = Path(output or Path(workdir) / "generated" / task).expanduser()
+    folder = user_path(output or workdir / "generated" / task)
     return TASKS[task](Request(model, config, workdir, folder, options or GenerateOptions()))
 
 

@@ -15,6 +15,7 @@ import ml_collections
 from dgnet_jax.errors import InputError
 from dgnet_jax.runtime.atomic import replacing
 from dgnet_jax.runtime.devices import on_first_process
+from dgnet_jax.runtime.paths import user_path
 
 # The two stages of a training.
 TEACHER_STAGE, DGNET_STAGE = "teacher", "dgnet"
@@ -55,7 +56,7 @@ def prepare(
     Raises:
         InputError: the folder is of another configuration, in use, not writable, or not a folder.
     """
-    folder = Path(workdir).expanduser().absolute()
+    folder = user_path(workdir).absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
@@ -125,7 +126,7 @@ def load_config(workdir: str | Path) -> ml_collections.ConfigDict:
     Raises:
         InputError: there is no such folder or file, or the file is not a configuration.
     """
-    folder = Path(workdir).expanduser().absolute()
+    folder = user_path(workdir).absolute()
     if not folder.is_dir():
         raise InputError(f"--workdir={workdir}: no such folder; name the folder of a finished run.")
     if not (folder / CONFIG_FILE).exists():

@@ -19,6 +19,7 @@ from absl import logging
 from jax import lax
 
 from dgnet_jax.config import default_config
+from dgnet_jax.config_fields import checked
 from dgnet_jax.convert import load_backbone
 from dgnet_jax.data.augment import augment, random_erasing
 from dgnet_jax.data.generated import open_mixed_data
@@ -276,8 +277,9 @@ def train_baseline(config: ml_collections.ConfigDict, workdir: str | Path) -> Me
     Raises:
         InputError, DivergedError, Stopped: as `trainer.train`.
     """
+    config = checked(config)
     use_compilation_cache()
-    placement = place(config.get("parallel", "mesh"))
+    placement = place(config.parallel)
     placement.check_batch("teacher.batch_size", config.teacher.batch_size)
     data = open_data(config)
     targets = None

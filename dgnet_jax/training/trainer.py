@@ -13,6 +13,7 @@ import numpy as np
 from absl import logging
 
 from dgnet_jax.config import default_config
+from dgnet_jax.config_fields import checked
 from dgnet_jax.convert import load_backbone
 from dgnet_jax.data.pipeline import ReidData, gather_pairs
 from dgnet_jax.data.sampling import PairSampler
@@ -192,18 +193,13 @@ def train(
         DivergedError: a loss or parameter became NaN or infinite.
         Stopped: SIGTERM or Ctrl-C came; the state is saved.
     """
-    if config.get("baseline"):
+    config = checked(config)
+    if config.baseline:
         return train_baseline(config, workdir)
     if config.data.get("generated"):
         raise InputError(
             "--config.data.generated is for the baseline, configs/market.py:baseline; DG-Net "
             "itself trains on real images"
-        )
-    rise = config.ramp.generated_identity_steps
-    if rise < 0:
-        raise InputError(
-            f"--config.ramp.generated_identity_steps: found {rise}. Give the number of steps in "
-            "which the weight rises, or 0 for the whole weight at once"
         )
     use_compilation_cache()
     session = session or Session(config)
@@ -211,7 +207,6 @@ def train(
     placement = session.placement
     session.check_batches()
     data, networks, optimizers = session.data, session.networks, session.optimizers
-    session.step(config, 0)  # refuses wrong settings before anything is made
     may_differ = RESUMABLE if session.teacher is None else (*RESUMABLE, "teacher.checkpoint")
     workdir = work_directory.prepare(workdir, config, may_differ, default_config())
     try:
