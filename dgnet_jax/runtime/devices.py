@@ -107,6 +107,10 @@ class Placement(NamedTuple):
             tree,
         )
 
+    def abstract_batch(self, shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+        """The shape and type of an array of a batch, its first axis divided over the devices."""
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=self.sharded)
+
     def put_batch(self, size: int, gather: Callable[[slice], Any]) -> Any:
         """A global batch for `compile_step`, each row on the device that the sharding gives it to.
 

@@ -5,6 +5,7 @@ from functools import cached_property, partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
@@ -132,6 +133,35 @@ class Session:
             make = partial(make_train_step, config, self.networks, self.optimizers, key[1])
             self._steps[key] = self.placement.compile_step(make, arguments=4, batch_argument=2)
         return self._steps[key]
+
+    def check_steps(self, config: ml_collections.ConfigDict, state: TrainState) -> None:
+        """Traces the first and the last step of a run: what does not fit raises here, not later.
+
+        jax keeps what it has traced for the steps themselves, so that on one mesh this costs
+        nothing but that it comes first.
+
+        Args:
+            config: of the run.
+            state: shapes and types of its state.
+        """
+        cache = config.data.cache_height, config.data.cache_width
+        lead: tuple[int, ...] = (config.batch_size,)
+        if self.placement.parallel == "pmap":
+            devices = self.placement.mesh.size
+            lead = devices, config.batch_size // devices
+        images = jnp.zeros((2, config.data.height, config.data.width, 3))
+        teacher = jax.eval_shape(self.networks.teacher.init, jax.random.key(0), images)
+        arguments = (
+            self.placement.abstract(state),
+            self.placement.abstract(teacher),
+            {
+                "images": self.placement.abstract_batch((*lead, 4, *cache, 3), np.uint8),
+                "labels": self.placement.abstract_batch((*lead, 2), np.int32),
+            },
+            self.placement.abstract(seed_key(config)),
+        )
+        for step in (0, config.total_steps - 1):
+            jax.eval_shape(self.step(config, step), *arguments)
 
     def check_batches(self) -> None:
         """Raises InputError if a batch, of the teacher that is to be trained too, does not fit."""

@@ -31,7 +31,7 @@ from dgnet_jax.runtime.devices import (
     to_host,
     use_compilation_cache,
 )
-from dgnet_jax.runtime.workdir import DGNET_STAGE
+from dgnet_jax.runtime.workdir import DGNET_STAGE, stage_directory
 from dgnet_jax.training.loop import Stage, run_stage
 from dgnet_jax.training.pictures import Painter
 from dgnet_jax.training.run_log import RunLog
@@ -110,6 +110,26 @@ def initial_state(
     # teacher's own arrays, which the step must not take over with its state.
     own = placement.compile_init(partial(jax.tree.map, jnp.copy))(appearance)
     return replace(state, appearance=own["params"], appearance_stats=own["batch_stats"])
+
+
+def check_pretrained(config: ml_collections.ConfigDict, state: TrainState) -> None:
+    """Reads what E_a is to start from, before the teacher is trained.
+
+    Args:
+        config: of a run that starts afresh.
+        state: shapes and types of its state.
+
+    Raises:
+        InputError: `config.pretrained` cannot be read, or is of another network.
+    """
+    if config.appearance.init != "imagenet" or not config.pretrained:
+        return
+    # Zeros that take no memory.
+    blank = jax.tree.map(
+        lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape),
+        {"params": state.appearance, "batch_stats": state.appearance_stats},
+    )
+    load_backbone(config.pretrained, blank)
 
 
 def warn_of_a_cpu(state: Any) -> None:
@@ -207,17 +227,22 @@ def train(
     placement = session.placement
     session.check_batches()
     data, networks, optimizers = session.data, session.networks, session.optimizers
+    abstract = jax.eval_shape(
+        partial(blank_state, config, networks, optimizers), jax.random.key(config.seed)
+    )
+    session.check_steps(config, abstract)
     may_differ = RESUMABLE if session.teacher is None else (*RESUMABLE, "teacher.checkpoint")
     workdir = work_directory.prepare(workdir, config, may_differ, default_config())
     try:
-        abstract = jax.eval_shape(
-            partial(blank_state, config, networks, optimizers), jax.random.key(config.seed)
-        )
         warn_of_a_cpu(abstract)
+        sampler = PairSampler(data.train_labels, config.batch_size, config.seed)
+        drawn = on_first_process(partial(drawn_settings, config.data.root))
+        painter = Painter(config, networks, data.train_images, drawn)
+        if not stage_directory(workdir, DGNET_STAGE).exists():
+            check_pretrained(config, abstract)
         teacher = session.teacher
         if teacher is None:
             teacher = get_teacher(config, data, workdir, placement)
-        sampler = PairSampler(data.train_labels, config.batch_size, config.seed)
 
         def batch(step: int) -> Any:
             chosen = sampler.batch(step)
@@ -226,8 +251,6 @@ def train(
             )
 
         key = placement.put_state(seed_key(config))
-        drawn = on_first_process(partial(drawn_settings, config.data.root))
-        painter = Painter(config, networks, data.train_images, drawn)
 
         def evaluate(state: TrainState) -> Metrics:
             return session.evaluator(state.appearance_variables) | painter.measure(state)
