@@ -193,7 +193,7 @@ def _define_generate_flags() -> None:
 
 
 # The modes that take a flag; all modes take the others.
-_MODES_OF = {
+MODES_OF = {
     "step": ("evaluate", "generate"),
     "output": ("evaluate", "generate"),
     "queries": ("evaluate",),
@@ -231,11 +231,11 @@ def given_command() -> Command:
 
 
 def _refuse_flags_of_other_modes(mode: str) -> None:
-    for name, modes in _MODES_OF.items():
+    for name, modes in MODES_OF.items():
         if flags.FLAGS[name].present and mode not in modes:
             meant = f" ({_MEANT[name]})" if name in _MEANT else ""
             raise InputError(
-                f"--{name}: is for --mode={' and '.join(modes)}, but the mode is {mode}. Leave the "
+                f"--{name}: is for --mode={' or '.join(modes)}, but the mode is {mode}. Leave the "
                 f"flag out, or give --mode={modes[0]}{meant}"
             )
 

@@ -707,7 +707,7 @@ def checked(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
         try:
             _set(config, name, known[name].kind.value(value))
         except ValueError:  # pydantic's ValidationError too
-            wrong.append(f"--config.{name}: found {value!r}. Give {known[name].kind.range}")
+            wrong.append(_refusal(name, value, known[name].kind))
     if wrong:
         raise InputError("\n".join(wrong))
     for name, field in FIELDS.items():
@@ -784,6 +784,13 @@ def _check_together(config: ml_collections.ConfigDict) -> None:
                     f"{config.appearance[name]} and {config.teacher[name]}. bottleneck, stem, "
                     "stage_sizes and stage_widths must be equal; last_stride and pooling may differ"
                 )
+
+
+def _refusal(name: str, value: Any, kind: Kind) -> str:
+    word = value.lower() if isinstance(value, str) else ""
+    near = difflib.get_close_matches(word, kind.choices, n=1, cutoff=0.4)
+    hint = f"; the nearest is {near[0]!r}" if near else ""
+    return f"--config.{name}: found {value!r}. Give {kind.range}{hint}"
 
 
 def _unknown(name: str, sections: set[str]) -> str:

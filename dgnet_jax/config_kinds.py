@@ -18,10 +18,12 @@ class Kind:
     Attributes:
         range: in words, such as "a whole number, 1 or more"; follows "Give" in errors.
         annotation: for pydantic.
+        choices: the words that the value is one of, where it is.
     """
 
     range: str
     annotation: Any
+    choices: tuple[str, ...] = ()
 
     def value(self, given: Any) -> Any:
         """`given` as the field holds it: a list as a tuple, a whole number of a real field as one.
@@ -87,14 +89,15 @@ def one_of(*choices: Any) -> Kind:
 
     shown = ", ".join(repr(choice) for choice in choices[:-1])
     checked = Annotated[Literal[choices], pydantic.BeforeValidator(same_type)]  # type: ignore[valid-type]
-    return Kind(f"{shown} or {choices[-1]!r}", checked)
+    words = tuple(choice for choice in choices if isinstance(choice, str))
+    return Kind(f"{shown} or {choices[-1]!r}", checked, words)
 
 
 def path() -> Kind:
     """A file or folder, with "~" for the home folder; "" is none."""
 
     def expanded(value: str) -> str:
-        return str(user_path(value)) if value.startswith("~") or "\0" in value else value
+        return str(user_path(value)) if value.startswith("~") else value
 
     return Kind("a path, or ''", _text(expanded))
 
@@ -110,7 +113,8 @@ def text(range_in_words: str, check: Callable[[str], Any] = lambda value: None) 
 
 
 def _text(check: Callable[[str], str]) -> Any:
-    return Annotated[str, Limits(strict=True), pydantic.AfterValidator(check)]
+    no_nul = Limits(strict=True, pattern=r"^[^\x00]*$")
+    return Annotated[str, no_nul, pydantic.AfterValidator(check)]
 
 
 def wholes(at_least: int, fewest: int, note: str = "") -> Kind:

@@ -4,16 +4,32 @@ import argparse
 import dataclasses
 import json
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from absl import flags
+from absl.testing import flagsaver
 from test_evaluator import STEP, TRAINED_WITH, people, run, strangers  # noqa: F401
 
 import launch
 from configs import trained
-from dgnet_jax.command_line import StepParser, add_trained_config, parse_step
+from dgnet_jax import command_line
+from dgnet_jax.command_line import (
+    MODES_OF,
+    StepParser,
+    add_trained_config,
+    default_workdir,
+    given_command,
+    parse_step,
+)
+from dgnet_jax.config_fields import described
 from dgnet_jax.data.readers.datasets import load_dataset
+from dgnet_jax.errors import InputError
 from dgnet_jax.generate import GenerateOptions
+
+REPOSITORY = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize(
@@ -45,6 +61,106 @@ def test_a_given_config_and_training_are_left_alone(flags):
     argv = ["launch.py", *flags]
     add_trained_config(argv)
     assert argv == ["launch.py", *flags]
+
+
+@pytest.mark.parametrize(
+    ("config", "mode", "workdir"),
+    [
+        ("configs/market.py:l1_rmse", "train", "runs/market_l1_rmse"),
+        ("configs/market.py:l1_rmse,small", "train", "runs/market_l1_rmse_small"),
+        ("configs/market.py:0.5*l1+2*rmse", "train", "runs/market_0.5_l1+2_rmse"),
+        ("configs/market.py:../../x", "train", "runs/market_.._.._x"),
+        ("configs/market.py", "evaluate", "runs/market"),
+        ("/home/me/mine.py:l1", "generate", "runs/mine_l1"),
+        ("configs/market.py:l1,small", "ablate", "runs/market_l1_small_study"),
+        ("configs/trained.py:runs/a", "evaluate", "runs/a"),
+        ("dgnet_jax/config.py:weights.safetensors", "generate", "runs/weights"),
+    ],
+)
+def test_without_a_work_directory_the_configuration_names_it(config, mode, workdir):
+    assert default_workdir(config, mode) == workdir
+
+
+@pytest.mark.parametrize(
+    ("mode", "message"),
+    [
+        ("train", "--config is missing, such as --config=configs/market.py:l1_rmse"),
+        ("ablate", "--config is missing"),
+        ("evaluate", "--workdir is missing: --mode=evaluate needs the folder of a run"),
+        ("generate", "--workdir is missing: --mode=generate needs the folder of a run"),
+    ],
+)
+def test_without_both_the_missing_one_is_named(mode, message):
+    with pytest.raises(InputError, match=message):
+        default_workdir("", mode)
+
+
+@pytest.fixture
+def given():
+    """Parses flags of launch.py and gives the command; the flags are as before afterwards."""
+    with flagsaver.flagsaver():
+        yield lambda *argv: flags.FLAGS(["launch.py", *argv]) and given_command()
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--seed=1"], r"--seed: is for --mode=generate, but the mode is train.*--config.seed"),
+        (["--losses=mse"], r"--losses: is for --mode=ablate, but the mode is train"),
+        (["--mode=evaluate", "--seeds=1,2"], "--seeds: is for --mode=ablate, but the mode is eval"),
+        (
+            ["--mode=ablate", "--step=3"],
+            "--step: is for --mode=evaluate or generate, but",
+        ),
+        (["--mode=generate", "--queries=a"], "--queries: is for --mode=evaluate, but"),
+        (["--mode=ablate", "--task=swap"], "--task: is for --mode=generate"),
+        (["--count=0"], "--count: is for --mode=generate"),
+        (["--mode=describe", "--output=x"], "--output: is for --mode=evaluate or generate"),
+    ],
+)
+def test_a_flag_of_another_mode_is_refused_with_the_mode_that_takes_it(given, argv, message):
+    with pytest.raises(InputError, match=message):
+        given("--workdir=runs/a", *argv)
+
+
+def test_every_flag_says_which_modes_take_it_or_is_every_modes():
+    of_all = {"config", "workdir", "mode"}
+    process = {
+        "distributed",
+        "coordinator_address",
+        "num_processes",
+        "process_id",
+        "initialization_timeout",
+        "require_accelerator",
+    }
+    ours = {flag.name for flag in flags.FLAGS.get_flags_for_module(command_line)}
+    assert ours == set(MODES_OF) | of_all | process
+
+
+def test_a_tilde_in_flags_is_the_home_folder(given, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    command = given("--mode=evaluate", "--workdir=~/runs/a", "--output=~/a.json")
+    assert command.workdir == "/home/somebody/runs/a"
+    assert command.output == "/home/somebody/a.json"
+
+
+def test_the_main_job_needs_no_more_than_its_configuration(given):
+    command = given(f"--config={REPOSITORY}/configs/market.py:l1_rmse,small")
+    assert command.workdir == "runs/market_l1_rmse_small"
+    assert command.config.reconstruction_loss == "l1_rmse"
+
+
+@pytest.mark.slow
+def test_describe_prints_the_table_even_into_a_pipe_that_closes():
+    command = [sys.executable, "launch.py", "--mode=describe"]
+    whole = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert whole.stdout == described() + "\n"
+    with subprocess.Popen(
+        command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as cut:
+        cut.stdout.close()
+        assert cut.stderr.read() == b""
+    assert cut.returncode == 141
 
 
 def test_a_step_is_a_number_or_best():
@@ -89,14 +205,17 @@ def test_a_run_is_evaluated_on_another_data_set_by_overriding_its_fields(
     ("flags", "message"),
     [
         (["--config.data.nme=x"], "error: --config has no such field"),
-        (["--config.data.name=markt1501"], "error: .*unknown data set 'markt1501'"),
+        (
+            ["--config.data.name=markt1501"],
+            "error: .*found 'markt1501'.*; the nearest is 'market1501'",
+        ),
         (["--queries=nobody"], "error: --queries: no query has the name 'nobody'"),
         (["--step=3"], "error: .*no checkpoint of step 3; found steps \\[7\\]"),
         (["--step=best"], "error: .*no checkpoint has an evaluation.*; found steps \\[7\\]"),
         (["--step=last"], "error: flag --step=last: found 'last'. Give a number of steps, or 'b"),
         (
             ["--config.evaluation.rerank_k1=0"],
-            r"error: --config.evaluation.rerank_\*: re-ranking: found k1 0",
+            r"error: --config.evaluation.rerank_k1: found 0. Give a whole number, 1 or more",
         ),
     ],
 )

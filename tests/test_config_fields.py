@@ -76,8 +76,8 @@ def with_value(name: str, value: object) -> ml_collections.ConfigDict:
     config = default_config()
     section, _, leaf = name.rpartition(".")
     node = config[section] if section else config
-    with node.ignore_type():
-        node[leaf] = value
+    del node[leaf]  # ConfigDict would keep its type
+    node[leaf] = value
     return config
 
 
