@@ -12,13 +12,13 @@ PACKAGE = "dgnet_jax"
 # From the bottom up: a module imports from its own layer and those before it. Names are modules or
 # packages below dgnet_jax; the longest that fits decides.
 LAYERS = (
-    ("errors", "runtime.atomic", "runtime.threads"),
+    ("errors", "runtime.atomic", "runtime.paths", "runtime.reading", "runtime.threads"),
     ("losses",),
     ("data",),
     ("models",),
     ("figures",),
     ("runtime",),
-    ("config",),
+    ("config", "config_fields", "config_kinds"),
     ("convert",),
     ("inference",),
     ("evaluation",),
