@@ -564,9 +564,10 @@ FIELDS: dict[str, Field] = {
         "L2, added to the gradient of every parameter.",
     ),
     "optimizer.milestones": Field(
-        (60_000, 90_000),
+        (60_000, 90_000, 105_000),
         milestones(),
-        "Steps at which all learning rates are multiplied by optimizer.decay.",
+        "Steps at which all learning rates are multiplied by optimizer.decay; those behind "
+        "total_steps have no effect.",
     ),
     "optimizer.decay": Field(
         0.1,

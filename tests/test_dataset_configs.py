@@ -5,6 +5,7 @@ import pytest
 from configs import base, cuhk03, custom, duke, market, msmt17
 from dgnet_jax.data.readers.datasets import PUBLISHED, READERS
 from dgnet_jax.errors import InputError
+from dgnet_jax.training.schedules import step_decay
 
 CONFIGS = {
     "market1501": market.get_config(),
@@ -40,6 +41,17 @@ def test_they_differ_from_market_in_what_they_say_only(name: str):
         expected |= {"total_steps"}
     assert different == expected
     assert CONFIGS["msmt17"].total_steps == 150_000
+
+
+@pytest.mark.parametrize("name", sorted(PUBLISHED))
+def test_the_rates_fall_when_those_of_the_released_program_do(name: str):
+    """Times 0.1 at 60,000, 90,000 and 105,000 steps; step t, from 0, has the rate for t + 1."""
+    config = CONFIGS[name]
+    rates = step_decay(1e-4, config.optimizer.milestones, config.optimizer.decay)
+    fallen = {59_998: 0, 59_999: 1, 89_998: 1, 89_999: 2, 104_998: 2, 104_999: 3, 149_999: 3}
+    for step, times in fallen.items():
+        assert float(rates(step)) == pytest.approx(1e-4 * 0.1**times, rel=1e-5), step
+    assert config.total_steps == (150_000 if name == "msmt17" else 100_000)
 
 
 @pytest.mark.parametrize("name", sorted(PUBLISHED))

@@ -5,22 +5,24 @@ average their features.
 """
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
+
+from dgnet_jax.evaluation.labels import comparable
 
 
 def average_queries(
     query_features: Float[np.ndarray, "queries dim"],
-    query_ids: Int[np.ndarray, " queries"],
-    query_cameras: Int[np.ndarray, " queries"],
+    query_ids: Integer[np.ndarray, " queries"],
+    query_cameras: Integer[np.ndarray, " queries"],
     more_features: Float[np.ndarray, "images dim"],
-    more_ids: Int[np.ndarray, " images"],
-    more_cameras: Int[np.ndarray, " images"],
+    more_ids: Integer[np.ndarray, " images"],
+    more_cameras: Integer[np.ndarray, " images"],
 ) -> tuple[Float[np.ndarray, "queries dim"], Int[np.ndarray, " queries"]]:
     """Replaces each query's features by the mean over its identity's images of its camera.
 
     Args:
         query_features: as they are ranked.
-        query_ids, query_cameras: of the queries.
+        query_ids, query_cameras: of the queries, of any integer types.
         more_features: of the same kind.
         more_ids, more_cameras: of the further images.
 
@@ -28,9 +30,8 @@ def average_queries(
         Features, not normalised again; a query without any such image keeps its own.
         The number of images averaged, 0 for those.
     """
-    labels = np.stack(
-        [np.concatenate([query_ids, more_ids]), np.concatenate([query_cameras, more_cameras])]
-    )
+    identities, cameras = comparable(query_ids, more_ids), comparable(query_cameras, more_cameras)
+    labels = np.stack([np.concatenate(identities), np.concatenate(cameras)])
     groups, group = np.unique(labels, axis=1, return_inverse=True)
     group = group.ravel()  # NumPy 2.0.0 gives it the labels' number of axes
     of_queries, of_more = group[: len(query_ids)], group[len(query_ids) :]

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike
 
 from dgnet_jax.data.splits import DISTRACTOR, JUNK
 from dgnet_jax.errors import InputError
+from dgnet_jax.evaluation.labels import comparable, integers
 from dgnet_jax.evaluation.metrics import RANKS, summarise
 from dgnet_jax.runtime.threads import available_cpus
 
@@ -62,7 +63,7 @@ def evaluate_ranking(
     Args:
         query_features, gallery_features: weighted as they are to be compared
             (`features.ranking_features`). float64 is scored in float64, narrower in float32.
-        query_ids: identities; a hit is an item of an equal one.
+        query_ids: identities, of any integer type; a hit is an item of an equal one.
         gallery_ids: identities; -1 is junk, 0 a distractor.
         query_cameras, gallery_cameras: of the same integers.
         ranks: the k of each Rank@k.
@@ -92,7 +93,7 @@ def evaluate_ranking(
 
 def gallery_counts(gallery_ids: Integer[np.ndarray, " gallery"] | ArrayLike) -> dict[str, int]:
     """`gallery` (junk taken out, distractors included), `junk` and `distractors`."""
-    identities = np.asarray(gallery_ids)
+    identities = integers(gallery_ids, "gallery_ids")
     return {
         "gallery": int(np.count_nonzero(identities != JUNK)),
         "junk": int(np.count_nonzero(identities == JUNK)),
@@ -122,21 +123,21 @@ def rank_hits(
             f"gallery_features: found {gallery.shape[1]} values per item where query_features has"
             f" {query.shape[1]}. Extract both with the same network and alpha."
         )
-    query_labels = (
-        _labels(query_ids, "query_ids", len(query)),
-        _labels(query_cameras, "query_cameras", len(query)),
-    )
-    identities = _labels(gallery_ids, "gallery_ids", len(gallery))
-    cameras = _labels(gallery_cameras, "gallery_cameras", len(gallery))
-
-    kept = identities != JUNK
+    of_queries = _labels(query_ids, "query_ids", len(query))
+    of_gallery = _labels(gallery_ids, "gallery_ids", len(gallery))
+    kept = of_gallery != JUNK
     if not kept.any():
         raise InputError("gallery_ids: every item is junk (-1). Check the gallery folder.")
+    query_ids, gallery_ids = comparable(of_queries, of_gallery[kept])
+    query_cameras, gallery_cameras = comparable(
+        _labels(query_cameras, "query_cameras", len(query)),
+        _labels(gallery_cameras, "gallery_cameras", len(gallery))[kept],
+    )
     if not kept.all():
         gallery = gallery[kept]
     dtype = np.result_type(query, gallery)
     tiles = scorer(query.astype(dtype, copy=False), gallery.astype(dtype, copy=False), tile_bytes)
-    return rank_hits_of_scores(tiles, *query_labels, identities[kept], cameras[kept])
+    return rank_hits_of_scores(tiles, query_ids, query_cameras, gallery_ids, gallery_cameras)
 
 
 def rank_hits_of_scores(
@@ -156,6 +157,8 @@ def rank_hits_of_scores(
     Returns:
         For each query the rising ranks of its hits, from 0; empty if it has none.
     """
+    query_ids, gallery_ids = comparable(query_ids, gallery_ids)
+    query_cameras, gallery_cameras = comparable(query_cameras, gallery_cameras)
     by_identity = np.argsort(gallery_ids, kind="stable")
     starts = np.searchsorted(gallery_ids[by_identity], query_ids, side="left")
     stops = np.searchsorted(gallery_ids[by_identity], query_ids, side="right")
@@ -215,15 +218,11 @@ def _features(values: ArrayLike, name: str) -> Float[np.ndarray, "items dim"]:
     return array
 
 
-def _labels(
-    values: ArrayLike, name: str, length: int | None = None
-) -> Integer[np.ndarray, " items"]:
-    """Checked against the number of features."""
-    array = np.asarray(values)
-    if length is not None and array.shape != (length,):
+def _labels(values: ArrayLike, name: str, length: int) -> np.ndarray:
+    """`integers`, as many as there are features."""
+    array = integers(values, name)
+    if array.shape != (length,):
         raise InputError(
             f"{name}: found shape {array.shape} for {length} features. Give one label per feature."
         )
-    if array.size and not np.issubdtype(array.dtype, np.integer):
-        raise InputError(f"{name}: found {array.dtype}. Give integers.")
     return array

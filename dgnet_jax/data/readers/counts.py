@@ -22,7 +22,7 @@ class Counts:
 def count(dataset: ReidDataset) -> Counts:
     """The counts of a data set."""
     splits: tuple[Split, ...] = (dataset.train, dataset.query, dataset.gallery)
-    cameras = np.unique(np.concatenate([split.cameras for split in splits]))
+    cameras = {camera for split in splits for camera in np.unique(split.cameras).tolist()}
     return Counts(
         train=len(dataset.train),
         query=len(dataset.query),
