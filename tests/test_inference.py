@@ -179,7 +179,8 @@ def test_what_cannot_be_loaded_is_refused(run, tmp_path):
     with pytest.raises(InputError, match="of another network or optimiser: .*decoder"):
         load_model(tiny_config({"decoder.mlp_width": 16}), workdir)
     with pytest.raises(InputError, match=r"teacher\.stage_widths is \(4,\) there, \(8,\) now"):
-        load_teacher_model(tiny_config({"teacher.stage_widths": (8,)}), workdir)
+        both = {"teacher.stage_widths": (8,), "appearance.stage_widths": (8,)}
+        load_teacher_model(tiny_config(both), workdir)
 
 
 def test_an_unfinished_teacher_is_refused(tmp_path):

@@ -179,7 +179,7 @@ def test_one_image_is_no_batch(parallel):
 
 
 REFUSED = {
-    ("--config.parallel=xyz",): "--config.parallel: 'xyz' is neither 'mesh' nor 'pmap'",
+    ("--config.parallel=xyz",): "--config.parallel: found 'xyz'. Give 'mesh' or 'pmap'",
     (PMAP,): "--config.batch_size: with --config.parallel=pmap a device normalises its own",
     (PMAP, "--config.batch_size=16"): (
         "--config.teacher.batch_size: with --config.parallel=pmap a device normalises its own"

@@ -8,7 +8,8 @@ import os
 import pickle
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import wraps
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -108,8 +109,26 @@ class Placement(NamedTuple):
         )
 
     def abstract_batch(self, shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
-        """The shape and type of an array of a batch, its first axis divided over the devices."""
-        return jax.ShapeDtypeStruct(shape, dtype, sharding=self.sharded)
+        """The shape and type of an array of a batch, as `trace_step` takes it.
+
+        Args:
+            shape: of the global array, rows first.
+        """
+        if self.parallel == "mesh":
+            return jax.ShapeDtypeStruct(shape, dtype, sharding=self.sharded)
+        # pmap traces one process's part.
+        lead = self.mesh.local_mesh.size, shape[0] // self.mesh.size
+        return jax.ShapeDtypeStruct((*lead, *shape[1:]), dtype)
+
+    def trace_step(self, step: Step, arguments: Sequence[Any]) -> None:
+        """Traces a step of `compile_step` with `abstract` arguments, and compiles nothing.
+
+        jax keeps the trace for the step itself, but for that of several processes under pmap.
+        """
+        if self.parallel == "pmap" and self.mesh.is_multi_process:
+            # What `_global_outputs` does needs the arrays themselves.
+            step = step.__wrapped__  # type: ignore[attr-defined]
+        jax.eval_shape(step, *arguments)
 
     def put_batch(self, size: int, gather: Callable[[slice], Any]) -> Any:
         """A global batch for `compile_step`, each row on the device that the sharding gives it to.
@@ -191,6 +210,7 @@ class Placement(NamedTuple):
                 leaf.shape, self.replicated, [part.data for part in leaf.addressable_shards]
             )
 
+        @wraps(mapped)
         def step(*arguments: Any) -> Any:
             return jax.tree.map(whole, mapped(*arguments))
 

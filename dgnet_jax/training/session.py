@@ -145,23 +145,20 @@ class Session:
             state: shapes and types of its state.
         """
         cache = config.data.cache_height, config.data.cache_width
-        lead: tuple[int, ...] = (config.batch_size,)
-        if self.placement.parallel == "pmap":
-            devices = self.placement.mesh.size
-            lead = devices, config.batch_size // devices
+        rows = config.batch_size
         images = jnp.zeros((2, config.data.height, config.data.width, 3))
         teacher = jax.eval_shape(self.networks.teacher.init, jax.random.key(0), images)
         arguments = (
             self.placement.abstract(state),
             self.placement.abstract(teacher),
             {
-                "images": self.placement.abstract_batch((*lead, 4, *cache, 3), np.uint8),
-                "labels": self.placement.abstract_batch((*lead, 2), np.int32),
+                "images": self.placement.abstract_batch((rows, 4, *cache, 3), np.uint8),
+                "labels": self.placement.abstract_batch((rows, 2), np.int32),
             },
             self.placement.abstract(seed_key(config)),
         )
         for step in (0, config.total_steps - 1):
-            jax.eval_shape(self.step(config, step), *arguments)
+            self.placement.trace_step(self.step(config, step), arguments)
 
     def check_batches(self) -> None:
         """Raises InputError if a batch, of the teacher that is to be trained too, does not fit."""
