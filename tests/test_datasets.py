@@ -1,6 +1,7 @@
 """DukeMTMC-reID, MSMT17 and CUHK03-NP are read from their layouts and held to their counts."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from dgnet_jax.data.splits import ReidDataset
 from dgnet_jax.errors import InputError
 from tests.drawn_datasets import CUHK03, DUKE, draw_folders, draw_msmt17
 from tests.drawn_market import draw_market, zip_folder
+
+TRAIN_LISTS = ("list_train.txt", "list_val.txt")
 
 
 def listing(dataset: ReidDataset) -> dict[str, tuple]:
@@ -97,8 +100,8 @@ def test_zero_is_no_distractor_outside_market(tmp_path: Path, caplog: pytest.Log
     dataset = READERS["duke"](draw_folders(tmp_path, folders))
     assert dataset.gallery.identities.tolist() == [5]
     (warning,) = (record.getMessage() for record in caplog.records)
-    assert "ignored 1 files" in warning
-    assert "bounding_box_test/0000_c1_f0000001.jpg" in warning
+    assert "left out 1 images of nobody: bounding_box_test/0000_c1_f0000001.jpg" in warning
+    assert "Identity 0 is a distractor" in warning
 
 
 @pytest.mark.parametrize("folders", [("train", "test"), ("mask_train_v2", "mask_test_v2")])
@@ -146,6 +149,51 @@ def test_lines_that_are_no_images_are_counted(tmp_path: Path, caplog: pytest.Log
     (root / "list_gallery.txt").write_text("0000/0000_002_05.png 0\n")
     with pytest.raises(InputError, match=r"list_gallery\.txt: no line such as"):
         READERS["msmt17"](root)
+
+
+def _rewrite_lists(root: Path, change: Callable[[str, str], str]) -> None:
+    """Puts `change(list's name, line)` in the place of each line."""
+    for path in root.glob("list_*.txt"):
+        lines = path.read_text().splitlines()
+        path.write_text("".join(f"{change(path.name, line)}\n" for line in lines))
+
+
+@pytest.mark.parametrize("suffix", [".jpeg", ".JPG", ".png"])
+@pytest.mark.parametrize("zipped", [False, True])
+def test_lists_may_name_the_images_of_another_suffix(tmp_path: Path, suffix: str, zipped: bool):
+    root = draw_msmt17(tmp_path / "MSMT17_V1")
+    for image in root.rglob("*.jpg"):
+        image.rename(image.with_suffix(suffix))
+    place = zip_folder(root, tmp_path / "MSMT17.zip") if zipped else root
+    dataset = READERS["msmt17"](place)
+    assert {Path(file).suffix for split in dataset.splits.values() for file in split.files} == {
+        suffix
+    }
+    assert decode(dataset.gallery, 8, 4).broken == ()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda name, line: f"{'train' if name in TRAIN_LISTS else 'test'}/{line}",
+        lambda name, line: f"./{'mask_train_v2' if name in TRAIN_LISTS else 'mask_test_v2'}/{line}",
+        lambda name, line: line.replace("/", "\\"),
+        lambda name, line: line.replace(".jpg ", ".JPG\t"),
+    ],
+)
+def test_lists_may_name_the_images_from_another_place(tmp_path: Path, change):
+    root = draw_msmt17(tmp_path)
+    expected = listing(READERS["msmt17"](root))
+    _rewrite_lists(root, change)
+    assert listing(READERS["msmt17"](root)) == expected
+
+
+def test_a_training_image_does_not_stand_for_a_query(tmp_path: Path):
+    """Folders and files of training and test images have the same names."""
+    root = draw_msmt17(tmp_path)
+    _rewrite_lists(root, lambda name, line: f"train/{line}")
+    with pytest.raises(InputError, match=r"1 of the 1 images of the query split"):
+        decode(READERS["msmt17"](root).query, 8, 4)
 
 
 def test_a_missing_list_is_named(tmp_path: Path):

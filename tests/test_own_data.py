@@ -61,6 +61,25 @@ def test_a_folder_of_ones_own(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     assert "ignored 1 files" in warning, "and no published counts to compare with"
 
 
+def test_identity_zero_and_junk_outside_the_gallery_are_named_for_what_they_are(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    folders = {
+        "bounding_box_train": ["0_c1.jpg", "1_c2.jpg", "-1_c2.jpg"],
+        "query": ["0_c2.jpg", "2_c2.jpg"],
+        "bounding_box_test": ["0_c1.jpg", "2_c1.jpg"],
+    }
+    root = draw_folders(tmp_path / "own", folders)
+    assert load_dataset("folder", root).gallery.identities.tolist() == [0, 2]
+    (warning,) = (record.getMessage() for record in caplog.records)
+    assert "left out 3 images of nobody: bounding_box_train/-1_c2.jpg" in warning
+    assert "Identity 0 is a distractor and -1 is junk" in warning
+    assert "numbered from 1; rename the files" in warning
+    (root / "query" / "2_c2.jpg").unlink()
+    with pytest.raises(InputError, match=r"1 images of nobody: query/0_c2\.jpg\. Identity 0 is a"):
+        load_dataset("folder", root)
+
+
 def test_market_itself_is_such_a_folder(tmp_path: Path):
     root = draw_market(tmp_path)
     own, market = load_dataset("folder", root), load_dataset("market1501", root)

@@ -74,11 +74,11 @@ class ZipStorage:
         self._archive = archive
         self._prefix = prefix
         self._lock = lock
-        self._files: set[str] = set()
+        self._members: dict[str, str] = {}
         self._names: dict[str, set[str]] = {}
-        for name in archive.namelist():
+        for name, member in _members(archive).items():
             if name.startswith(prefix):
-                self._files.add(name[len(prefix) :])
+                self._members[name[len(prefix) :]] = member
                 parts = name[len(prefix) :].split("/")
                 for depth in range(1, len(parts)):
                     inside = self._names.setdefault("/".join(parts[:depth]), set())
@@ -90,7 +90,7 @@ class ZipStorage:
         return os.path.join(str(self._archive.filename), self._prefix).rstrip("/")
 
     def has(self, entry: str) -> bool:
-        return entry in self._names or entry in self._files
+        return entry in self._names or entry in self._members
 
     def names(self, folder: str) -> list[str]:
         return sorted(self._names.get(folder, ()))
@@ -102,7 +102,7 @@ class ZipStorage:
         # Readers share one file position; images are a few kilobytes, so waiting is cheap.
         try:
             with self._lock:
-                return self._archive.read(self._prefix + file)
+                return self._archive.read(self._members[file])
         except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, RuntimeError) as error:
             raise OSError(f"cannot be read from the zip: {error}") from error
 
@@ -197,7 +197,8 @@ def _in_zip(path: Path, entries: Sequence[str]) -> list[Storage]:
         reason = f"{path}: not a readable zip file ({error}); is the download complete?"
         raise LayoutNotFoundError([reason]) from error
     places: set[str] = set()
-    for name in archive.namelist():
+    members = _members(archive)
+    for name in members:
         if not name.startswith("__MACOSX/"):
             parts = name.rstrip("/").split("/")
             places |= {"/".join(parts[:depth]) for depth in range(1, len(parts) + 1)}
@@ -208,12 +209,18 @@ def _in_zip(path: Path, entries: Sequence[str]) -> list[Storage]:
         if f"/{place}".endswith(f"/{entry}")
     }
     if not prefixes:
-        top = sorted({name.split("/")[0] for name in archive.namelist()})
+        top = sorted({name.split("/")[0] for name in members})
         archive.close()
         found = ", ".join(top[:5]) or "nothing"
         raise LayoutNotFoundError([f"{path}: no {' or '.join(entries)} in it (it holds {found})"])
     lock = threading.Lock()
     return [ZipStorage(archive, prefix, lock) for prefix in sorted(prefixes)]
+
+
+def _members(archive: zipfile.ZipFile) -> dict[str, str]:
+    """Names with `/` to names in the zip, in which some programs on Windows write backslashes."""
+    names = sorted(archive.namelist(), key=lambda name: "\\" not in name)  # a right name counts
+    return {name.replace("\\", "/").removeprefix("./"): name for name in names}
 
 
 def _choose(

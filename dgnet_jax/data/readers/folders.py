@@ -8,6 +8,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from absl import logging
@@ -17,6 +18,19 @@ from dgnet_jax.data.storage import LayoutNotFoundError, Storage, find_layout
 from dgnet_jax.errors import InputError
 
 FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
+
+
+_NOBODY = (
+    "Identity 0 is a distractor and -1 is junk: nobody to train on or to look for. People are "
+    "numbered from 1; rename the files if they show a person"
+)
+
+
+class _LeftOut(NamedTuple):
+    """Files of a data set that are in no split: of other names, and of nobody."""
+
+    others: list[str]
+    nobody: list[str]
 
 
 @dataclass(frozen=True)
@@ -58,7 +72,7 @@ def read_folders(naming: FolderNaming, root: str | os.PathLike[str]) -> ReidData
     """Lists a data set.
 
     Files with other names (Thumbs.db) are left out, as are junk and distractors outside the
-    gallery; one warning counts them.
+    gallery; a warning counts each.
 
     Args:
         naming: what to look for.
@@ -75,15 +89,23 @@ def read_folders(naming: FolderNaming, root: str | os.PathLike[str]) -> ReidData
     storage, which = find_storage(
         naming.title, root, layouts, naming.folder_name, naming.what_it_is
     )
-    ignored_files: list[str] = []
+    left_out = _LeftOut([], [])
     splits = {
-        split: _read_split(naming, split, storage, prefixes[which] + folder, ignored_files)
+        split: _read_split(naming, split, storage, prefixes[which] + folder, left_out)
         for split, folder in FOLDERS.items()
     }
     extra = prefixes[which] + naming.multi_query
     if naming.multi_query and storage.has(extra) and storage.names(extra):
-        splits["multi_query"] = _read_split(naming, "multi_query", storage, extra, ignored_files)
-    warn_of_ignored(naming.example, storage, ignored_files)
+        splits["multi_query"] = _read_split(naming, "multi_query", storage, extra, left_out)
+    warn_of_ignored(naming.example, storage, left_out.others)
+    if left_out.nobody:
+        logging.warning(
+            "%s: left out %d images of nobody: %s. %s",
+            storage.location,
+            len(left_out.nobody),
+            _examples(left_out.nobody),
+            _NOBODY,
+        )
     return ReidDataset(naming.name, **splits)
 
 
@@ -115,43 +137,52 @@ def find_storage(
 def warn_of_ignored(example: str, storage: Storage, ignored_files: list[str]) -> None:
     """One warning for all files that were left out, if there are any."""
     if ignored_files:
-        examples = ", ".join(ignored_files[:3]) + (", ..." if len(ignored_files) > 3 else "")
         logging.warning(
             "%s: ignored %d files that are not images of a person named like %s: %s",
             storage.location,
             len(ignored_files),
             example,
-            examples,
+            _examples(ignored_files),
         )
 
 
+def _examples(files: list[str]) -> str:
+    return ", ".join(files[:3]) + (", ..." if len(files) > 3 else "")
+
+
 def _read_split(
-    naming: FolderNaming, split: str, storage: Storage, folder: str, ignored_files: list[str]
+    naming: FolderNaming, split: str, storage: Storage, folder: str, left_out: _LeftOut
 ) -> Split:
-    """Lists one folder; what is left out is appended to `ignored_files`."""
+    """Lists one folder; what is left out is appended to `left_out`."""
     files, identities, cameras = [], [], []
-    ignored = []
+    others: list[str] = []
+    nobody: list[str] = []
     try:
         names = storage.names(folder)
     except OSError as error:
         raise InputError(f"{storage.path(folder)}: cannot be listed ({error.strerror})") from error
     for file_name in names:
         parsed = naming.parse(file_name)
+        if parsed is None:
+            others.append(f"{folder}/{file_name}")
+            continue
         # Junk and distractors are nobody: they cannot be a class to learn or a person to look for.
-        nobody = parsed is not None and parsed[0] in (JUNK, DISTRACTOR)
-        if parsed is None or (nobody and not (naming.nobody and split == "gallery")):
-            ignored.append(f"{folder}/{file_name}")
+        if parsed[0] in (JUNK, DISTRACTOR) and not (naming.nobody and split == "gallery"):
+            nobody.append(f"{folder}/{file_name}")
             continue
         files.append(f"{folder}/{file_name}")
         identities.append(parsed[0])
         cameras.append(parsed[1])
     if not files:
-        found = f"{len(ignored)} other files such as {ignored[0]}" if ignored else "nothing"
+        found = f"{len(others)} other files such as {others[0]}" if others else "nothing"
+        if nobody:
+            found = f"{len(nobody)} images of nobody: {_examples(nobody)}. {_NOBODY}"
         raise InputError(
             f"{storage.path(folder)}: no image of a person named like {naming.example} in it, but "
             f"{found}.\n\n{naming.what_it_is}"
         )
-    ignored_files += ignored
+    left_out.others.extend(others)
+    left_out.nobody.extend(nobody)
     return Split(
         split,
         tuple(files),

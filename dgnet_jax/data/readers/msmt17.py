@@ -24,7 +24,11 @@ LISTS = {
 IMAGE_FOLDERS = (("train", "test"), ("mask_train_v2", "mask_test_v2"))
 
 # Folder, file, identity. The name's fields: person, image, camera, time of day, frame, box.
-_LINE = re.compile(r"(\S+/\d+_\d+_(\d{2})_[^/\s]+\.jpg)\s+(\d{1,9})", re.ASCII)
+_LINE = re.compile(
+    r"(\S+/\d+_\d+_(\d{2})_[^/\s]+\.(?:jpe?g|png))\s+(\d{1,9})", re.ASCII | re.IGNORECASE
+)
+# Copies of the data set store the images in another format than their lists say.
+_SUFFIXES = (".jpg", ".jpeg", ".JPG", ".JPEG", ".png", ".PNG")
 
 _WHAT_IT_IS = f"""\
 MSMT17 is a person re-identification data set of 4,101 people seen by 15 cameras (Wei et al., Person
@@ -46,6 +50,9 @@ def read_msmt17(root: str | os.PathLike[str]) -> ReidDataset:
 
     The lists count people from 0, in training and test images apart. Identities here are these
     numbers plus 1, since 0 stands for a distractor, which MSMT17 does not have.
+
+    A line may name the image from the folder of the lists on (train/0000/...), and the file may
+    have another suffix of an image than the line says.
 
     Args:
         root: the extracted folder, its parent, or the zip, which is read in place.
@@ -73,15 +80,16 @@ def _read_lists(
 ) -> Split:
     """The images of some lists; lines that are none are appended to `ignored_files`."""
     files, identities, cameras = [], [], []
+    images = _Images(storage, folder)
     for name in names:
         try:
             text = storage.read_bytes(name).decode("utf-8-sig", errors="replace")
         except OSError as error:
             raise InputError(f"{storage.path(name)}: cannot be read ({error})") from error
         for number, line in enumerate(text.splitlines(), 1):
-            match = _LINE.fullmatch(line.strip())
+            match = _LINE.fullmatch(line.strip().replace("\\", "/"))
             if match:
-                files.append(f"{folder}/{match[1]}")
+                files.append(images.find(match[1]))
                 cameras.append(int(match[2]))
                 identities.append(int(match[3]) + 1)
             elif line.strip():
@@ -97,3 +105,33 @@ def _read_lists(
         np.array(cameras, np.int32),
         storage,
     )
+
+
+class _Images:
+    """The files below one folder of images; each folder in it is listed once."""
+
+    def __init__(self, storage: Storage, folder: str) -> None:
+        self._storage, self._folder = storage, folder
+        # Of training images train/ or mask_train_v2/, whichever of them the folder is called.
+        kind = "train" if "train" in folder else "test"
+        self._prefix = re.compile(rf"(?:\./)*(?:(?:mask_)?{kind}(?:_v2)?/)?")
+        self._names: dict[str, frozenset[str]] = {}
+
+    def find(self, listed: str) -> str:
+        """The file that a line means, with its folder; the line's own name if there is none."""
+        own = f"{self._folder}/{listed}"
+        if self._is_there(own):
+            return own
+        inside = self._prefix.sub("", listed, count=1)
+        stem = os.path.splitext(f"{self._folder}/{inside}")[0]
+        suffixes = (os.path.splitext(listed)[1], *_SUFFIXES)
+        return next((stem + suffix for suffix in suffixes if self._is_there(stem + suffix)), own)
+
+    def _is_there(self, file: str) -> bool:
+        folder, _, name = file.rpartition("/")
+        if folder not in self._names:
+            try:
+                self._names[folder] = frozenset(self._storage.names(folder))
+            except OSError:
+                self._names[folder] = frozenset()
+        return name in self._names[folder]
