@@ -13,6 +13,7 @@ from tiny import tiny_config
 from dgnet_jax.errors import DivergedError, InputError
 from dgnet_jax.runtime.checkpoints import abstract_state
 from dgnet_jax.runtime.preemption import Stopped
+from dgnet_jax.training import loop
 from dgnet_jax.training.loop import Stage, run_stage
 
 
@@ -50,10 +51,13 @@ def stage(diverges_at: int, seen: list[int]) -> Stage:
     )
 
 
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
 @pytest.mark.parametrize("diverges_at", [3, 5])
 def test_a_state_that_is_not_finite_is_refused_before_it_is_ranked(
-    tmp_path: Path, diverges_at: int
+    tmp_path: Path, monkeypatch, diverges_at: int, backend: str
 ):
+    """By what reads the host's arrays, and by what is compiled for an accelerator."""
+    monkeypatch.setattr(loop.jax, "default_backend", lambda: backend)
     seen: list[int] = []
     with pytest.raises(DivergedError, match=f"step {diverges_at}: a parameter") as caught:
         run_stage(stage(diverges_at, seen), tmp_path, tiny_config())
