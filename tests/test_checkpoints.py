@@ -1,11 +1,15 @@
 """Checkpoints survive what happens to a run, and say what is wrong with a damaged one."""
 
+import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 from absl import logging as absl_logging
 
@@ -158,6 +163,178 @@ def test_a_checkpoint_of_another_network_is_refused_with_what_differs(tmp_path, 
         with pytest.raises(InputError, match=message) as caught:
             checkpoints.restore(other)
     assert str(tmp_path / "5") in str(caught.value)
+
+
+def largest_array_file(folder: Path) -> Path:
+    return max((folder / "state").rglob("d/*"), key=lambda file: file.stat().st_size)
+
+
+def noise(step: int) -> dict:
+    """Arrays that do not compress, so that each byte of their file is a number's."""
+    keys = jax.random.split(jax.random.key(step), 3)
+    return {
+        "a": jax.random.normal(keys[0], (200, 300)),
+        "b": {"c": jax.random.bits(keys[1], (999,))},
+        "bf16": jax.random.normal(keys[2], (64, 64), jnp.bfloat16),
+        "steps": step,
+    }
+
+
+def flip_a_bit(file: Path, place: float) -> None:
+    content = bytearray(file.read_bytes())
+    content[int(place * len(content))] ^= 4
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("place", [0.1, 0.3, 0.5, 0.7, 0.9])
+def test_a_byte_that_changed_in_an_array_is_found_and_the_array_named(tmp_path, place):
+    with Checkpoints(tmp_path) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(step, noise(step))
+    flip_a_bit(largest_array_file(tmp_path / "2"), place)
+    with Checkpoints(tmp_path) as checkpoints:
+        with pytest.raises(InputError) as caught:
+            checkpoints.restore(noise(0))
+        assert str(caught.value) == (
+            f"{tmp_path / '2'}: the checkpoint is damaged (not the numbers that were saved: a). "
+            "Delete this folder to continue from step 1."
+        )
+        with pytest.raises(InputError, match="not the numbers that were saved: a"):
+            checkpoints.restore_part({"a": noise(0)["a"]})
+        # The others are what they were.
+        assert_same(checkpoints.restore_part({"b": noise(0)["b"]}), {"b": noise(2)["b"]})
+        assert_same(checkpoints.restore(noise(0), 1), noise(1))
+
+
+def test_the_checksums_are_those_of_zlib_by_the_names_of_the_arrays(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(3, noise(3))
+    recorded = json.loads((tmp_path / "3" / "checksums" / "metadata").read_text())
+    arrays = {"a": noise(3)["a"], "b.c": noise(3)["b"]["c"], "bf16": noise(3)["bf16"], "steps": 3}
+    assert recorded == {
+        name: f"{zlib.crc32(np.asarray(array).tobytes()):08x}" for name, array in arrays.items()
+    }
+
+
+def test_a_checkpoint_that_is_older_than_checksums_is_read(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, make_state(1))
+    shutil.rmtree(tmp_path / "1" / "checksums")
+    note = tmp_path / "1" / "_CHECKPOINT_METADATA"
+    content = json.loads(note.read_text())
+    del content["item_handlers"]["checksums"]
+    note.write_text(json.dumps(content))
+    with Checkpoints(tmp_path) as checkpoints:
+        assert_same(checkpoints.restore(make_state()), make_state(1))
+
+
+@pytest.mark.parametrize("damage", ["no folder", "no file", "no JSON", "another shape"])
+def test_checksums_that_were_lost_are_not_taken_for_an_older_checkpoint(tmp_path, damage):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, make_state(1))
+    file = tmp_path / "1" / "checksums" / "metadata"
+    if damage == "no folder":
+        shutil.rmtree(file.parent)
+    elif damage == "no file":
+        file.unlink()
+    else:
+        file.write_text("{" if damage == "no JSON" else '{"step": 5}')
+    with Checkpoints(tmp_path) as checkpoints, pytest.raises(InputError) as caught:
+        checkpoints.restore(make_state())
+    assert "is damaged (" in str(caught.value) and "checksums/metadata" in str(caught.value)
+
+
+def fail_with(monkeypatch, error: Exception) -> None:
+    def fail(*arguments, **keywords):
+        raise error
+
+    monkeypatch.setattr(ocp.CheckpointManager, "restore", fail)
+
+
+def test_what_is_no_damage_is_raised_as_it_is_and_nothing_is_to_be_deleted(tmp_path, monkeypatch):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, make_state(1))
+        for error in (
+            jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes"),
+            MemoryError(),
+            ValueError("RESOURCE_EXHAUSTED: Error opening file: Too many open files"),
+        ):
+            fail_with(monkeypatch, error)
+            with pytest.raises(type(error)) as caught:
+                checkpoints.restore(make_state())
+            assert caught.value is error
+            assert str(tmp_path / "1") in error.__notes__[0]
+        for error, said in (
+            (PermissionError(13, "Permission denied"), "Look at its permissions and at the disk"),
+            (OSError(5, "Input/output error"), "Input/output error"),
+            (ValueError("PERMISSION_DENIED: Error reading"), "PERMISSION_DENIED"),
+            (KeyError("key_type"), "another release of orbax-checkpoint"),
+        ):
+            fail_with(monkeypatch, error)
+            with pytest.raises(InputError, match=said) as caught:
+                checkpoints.restore(make_state())
+            assert "Delete" not in str(caught.value)
+            assert "the checkpoint cannot be read (" in str(caught.value)
+
+
+def test_a_checkpoint_that_a_training_removed_meanwhile_is_not_called_damaged(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(step, make_state(step))
+    with Checkpoints(tmp_path, read_only=True) as reader:
+        shutil.rmtree(tmp_path / "2")
+        for read in (reader.restore, reader.restore_part):
+            with pytest.raises(
+                InputError, match="2: the checkpoint was removed while it"
+            ) as caught:
+                read(make_state(), 2)
+            assert "Delete" not in str(caught.value)
+        with pytest.raises(InputError, match="2: the checkpoint was removed while it was read"):
+            reader.shapes(2)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_removal_that_is_under_way_is_waited_for(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, make_state(1))
+    with Checkpoints(tmp_path, read_only=True) as reader:
+        shutil.rmtree(tmp_path / "1" / "state" / "d")
+        removal = threading.Timer(0.3, shutil.rmtree, [tmp_path / "1"])
+        removal.start()
+        with pytest.raises(InputError, match="1: the checkpoint was removed while it was read"):
+            reader.restore(make_state())
+        removal.join()
+
+
+@pytest.mark.parametrize("content", [b"", b'{"mAP": 0.', b'{"mAP": "high"}'])
+def test_a_damaged_evaluation_of_a_checkpoint_costs_no_state(tmp_path, content):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, make_state(1), {"mAP": 0.5})
+    folder = tmp_path / "1" / "metrics"
+    (folder / "metrics").write_bytes(content)
+    with pytest.raises(InputError, match=f"{folder}/metrics: .*Delete {folder}: the evaluation"):
+        Checkpoints(tmp_path)
+    shutil.rmtree(folder)
+    with Checkpoints(tmp_path) as checkpoints:
+        assert_same(checkpoints.restore(make_state()), make_state(1))
+
+
+def test_an_evaluation_can_be_added_to_a_checkpoint_once(tmp_path):
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        checkpoints.save(1, make_state(1), {"mAP": 0.4})
+        checkpoints.save(2, make_state(2))
+        assert checkpoints.best_step() == 1
+        checkpoints.add_metrics(2, {"rank1": 0.9})  # which ranks nothing
+        assert checkpoints.metrics(2) is None
+        checkpoints.add_metrics(2, {"mAP": 0.7, "rank1": 0.9, "mINP": float("nan")})
+        checkpoints.add_metrics(2, {"mAP": 0.1})
+        checkpoints.add_metrics(9, {"mAP": 0.1})
+        assert checkpoints.best_step() == 2
+        checkpoints.save(3, make_state(3))
+    with Checkpoints(tmp_path, keep=1) as reopened:
+        assert (reopened.best_step(), reopened.latest_step()) == (2, 3)
+        assert reopened.metrics(2) == {"mAP": 0.7, "rank1": 0.9}
+    assert steps_on_disk(tmp_path) == [2, 3]
 
 
 # The reads that orbax abandons after the first failed one report to a closed event loop.

@@ -11,8 +11,9 @@ import pytest
 from tiny import tiny_config
 
 from dgnet_jax.errors import DivergedError, InputError
-from dgnet_jax.runtime.checkpoints import abstract_state
+from dgnet_jax.runtime.checkpoints import Checkpoints, abstract_state
 from dgnet_jax.runtime.preemption import Stopped
+from dgnet_jax.runtime.workdir import stage_directory
 from dgnet_jax.training import loop
 from dgnet_jax.training.loop import Stage, run_stage
 
@@ -101,6 +102,52 @@ def test_a_stop_at_the_last_step_ends_the_run_if_another_stage_follows(tmp_path:
     seen: list[int] = []
     state, metrics = run_stage(stage(0, seen), tmp_path, tiny_config())
     assert (int(state["step"]), metrics, seen) == (5, {"mAP": 0.5}, [])
+
+
+def logged(workdir: Path) -> list[tuple[str, int]]:
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [(row["kind"], row["step"]) for row in rows]
+
+
+def test_a_stopped_run_logs_the_rows_of_one_that_was_not(tmp_path: Path):
+    config = tiny_config()
+    config.log.every_steps = 2
+    expected = None
+    for folder, stops in (("whole", ()), ("stopped", (2, 3, 4))):
+        for done in stops:
+            with pytest.raises(Stopped):
+                run_stage(interrupted_at(done), tmp_path / folder, config)
+        run_stage(stage(0, []), tmp_path / folder, config)
+        found = sorted(logged(tmp_path / folder))
+        expected = expected or found
+        assert found == expected
+    assert [step for kind, step in expected if kind == "train"] == [1, 2, 4, 5]
+
+
+def test_what_a_stop_left_without_evaluation_can_still_be_the_best(tmp_path: Path):
+    def evaluate(state: Any) -> dict[str, float]:
+        return {"mAP": 0.9 if state["step"] == 2 else 0.1}
+
+    with pytest.raises(Stopped, match="saved at step 2"):
+        run_stage(interrupted_at(2)._replace(evaluate=evaluate), tmp_path, tiny_config())
+    run_stage(stage(0, [])._replace(evaluate=evaluate), tmp_path, tiny_config())
+    with Checkpoints(stage_directory(tmp_path, "stage"), read_only=True) as checkpoints:
+        assert checkpoints.best_step() == 2
+        assert checkpoints.metrics(2) == {"mAP": 0.9}
+    assert logged(tmp_path).count(("evaluation", 2)) == 1
+
+
+def test_an_evaluation_that_a_kill_kept_from_its_checkpoint_is_made_again_and_logged_once(
+    tmp_path: Path,
+):
+    with pytest.raises(Stopped):
+        run_stage(interrupted_at(2), tmp_path, tiny_config())
+    with (tmp_path / "metrics.jsonl").open("a") as log:
+        log.write('{"kind": "evaluation", "stage": "stage", "step": 2, "mAP": 0.5}\n')
+    seen: list[int] = []
+    run_stage(stage(0, seen), tmp_path, tiny_config())
+    assert seen == [2, 3, 4, 5]
+    assert logged(tmp_path).count(("evaluation", 2)) == 1
 
 
 def test_a_stop_at_the_last_step_of_all_is_the_end(tmp_path: Path):

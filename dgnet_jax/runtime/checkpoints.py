@@ -1,9 +1,17 @@
-"""Checkpoints of a training run: asynchronous, the latest few kept, and the best by mAP."""
+"""Checkpoints of a training run: asynchronous, the latest few kept, and the best by mAP.
 
+Beside its arrays a checkpoint holds their checksums (`checksums/metadata`, JSON), which are
+compared where it is read. One that is older than they are is read without.
+"""
+
+import contextlib
+import json
 import logging
 import math
+import re
 import textwrap
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
@@ -13,10 +21,27 @@ import orbax.checkpoint as ocp
 from absl import logging as absl_logging
 
 from dgnet_jax.errors import InputError
+from dgnet_jax.runtime.atomic import write_json
+from dgnet_jax.runtime.checksums import changed, checksums
+from dgnet_jax.runtime.devices import on_first_process
+from dgnet_jax.runtime.reading import read_json
 
 State = TypeVar("State")
 # Which checkpoint: of that number of steps, or the one with the best mAP.
 Step = int | Literal["best"]
+_CHECKSUMS = "checksums"
+# How tensorstore begins to say that a file is missing, too short, or not what was written ("Error "
+# without a code is an invalid content). Memory, permissions and a failing disk begin otherwise.
+_DAMAGE = re.compile("((DATA_LOSS|NOT_FOUND|OUT_OF_RANGE|FAILED_PRECONDITION): |Error )")
+# What orbax stumbles over in a description that is JSON, but not the one that it expects.
+_UNEXPECTED = (ValueError, LookupError, AttributeError, TypeError, NotImplementedError)
+_STATUS = re.compile("[A-Z_]+: ")
+# After which a folder that is being removed is gone.
+_REMOVAL_SECONDS = 1.0
+
+
+class _DamageError(Exception):
+    """What is wrong with the files of a checkpoint."""
 
 
 def abstract_state(state: State) -> State:
@@ -56,18 +81,27 @@ class Checkpoints:
             keep: how many of the latest checkpoints stay; the best by mAP stays besides.
             read_only: for evaluation: creates, removes and saves nothing, so that a run which is
                 training in the same folder is not disturbed.
+
+        Raises:
+            InputError: `keep` is below 1, or the evaluation of a checkpoint is damaged.
         """
         if keep < 1:
             raise InputError(f"checkpoints to keep: found {keep}, at least 1 is needed to resume")
         _silence_orbax()
         self.directory = Path(directory).absolute()
-        self._config = _plain(config)
+        self._config, self._read_only = _plain(config), read_only
+        self._refuse_damaged_metrics()
+        self._manager = self._open(keep)
+
+    def _open(self, keep: int) -> _Manager:
         policies = ocp.checkpoint_managers
-        self._manager = _Manager(
+        return _Manager(
             self.directory,
             # A manager that has saved nothing yet reads an item's metadata by its handler.
             handler_registry=ocp.handlers.create_default_handler_registry(
-                state=ocp.StandardCheckpointHandler(), config=ocp.JsonCheckpointHandler()
+                state=ocp.StandardCheckpointHandler(),
+                config=ocp.JsonCheckpointHandler(),
+                **{_CHECKSUMS: ocp.JsonCheckpointHandler()},
             ),
             options=ocp.CheckpointManagerOptions(
                 # With a preservation policy best_fn no longer decides what is kept, but without it
@@ -83,9 +117,9 @@ class Checkpoints:
                         ),
                     ]
                 ),
-                create=not read_only,
-                cleanup_tmp_directories=not read_only,
-                read_only=read_only,
+                create=not self._read_only,
+                cleanup_tmp_directories=not self._read_only,
+                read_only=self._read_only,
             ),
         )
 
@@ -103,19 +137,39 @@ class Checkpoints:
         """
         if step in self._manager.all_steps():
             return False
-        finite = {
-            name: float(value)
-            for name, value in (metrics or {}).items()
-            if math.isfinite(float(value))
-        }
         self._manager.save(
             step,
             args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state), config=ocp.args.JsonSave(self._config)
+                state=ocp.args.StandardSave(state),
+                config=ocp.args.JsonSave(self._config),
+                # Only the first process writes it.
+                checksums=ocp.args.JsonSave(
+                    checksums(_leaves(state)) if jax.process_index() == 0 else {}
+                ),
             ),
-            metrics=finite if "mAP" in finite else None,
+            metrics=_ranking(metrics or {}),
         )
         return True
+
+    def add_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Stores the evaluation of a checkpoint that was saved without one, such as at a stop.
+
+        Args:
+            step: of a checkpoint; nothing happens where it has metrics, or is not there any more.
+            metrics: as `save`'s; nothing happens without a finite mAP.
+        """
+        found = _ranking(metrics)
+        self.wait()
+        if found is None or step not in self._manager.all_steps() or self.metrics(step):
+            return
+        folder = self.directory / str(step) / "metrics"
+
+        def write() -> None:
+            folder.mkdir(exist_ok=True)
+            write_json(folder / "metrics", found, indent=None)
+
+        on_first_process(write)
+        self._manager.reload()
 
     def latest_step(self) -> int | None:
         """The step of the last complete checkpoint, after waiting for one being written."""
@@ -142,17 +196,19 @@ class Checkpoints:
             step: as `choose_step`'s.
 
         Raises:
-            InputError: there is no such checkpoint, it is of another state, or it cannot be read.
+            InputError: there is no such checkpoint, it is of another state, a file of it is damaged
+                or may not be read, or an array is not what was saved. What else happens, such as
+                too little memory, is raised as it is.
         """
         step = self.choose_step(step)
         abstract = abstract_state(state)
         self._refuse_other(step, self._differences(step, abstract))
-        try:
-            return self._manager.restore(
+        with self._reading(step):
+            restored = self._manager.restore(
                 step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
             )["state"]
-        except Exception as error:  # orbax and tensorstore raise many kinds for a damaged file
-            raise InputError(self._unreadable(step, error)) from error
+            self._verify(step, restored)
+        return restored
 
     def restore_part(self, state: State, step: Step | None = None) -> State:
         """Reads only the branches of a checkpoint that `state` has; the rest is not loaded.
@@ -168,9 +224,9 @@ class Checkpoints:
         step = self.choose_step(step)
         abstract = abstract_state(state)
         self._refuse_other(step, self._differences(step, abstract, whole=False))
-        try:
+        with self._reading(step):
             with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-                return reader.restore(
+                restored = reader.restore(
                     self.directory / str(step) / "state",
                     args=ocp.args.PyTreeRestore(
                         abstract,
@@ -178,8 +234,8 @@ class Checkpoints:
                         partial_restore=True,
                     ),
                 )
-        except Exception as error:  # as in restore
-            raise InputError(self._unreadable(step, error)) from error
+            self._verify(step, restored)
+        return restored
 
     def choose_step(self, step: Step | None = None) -> int:
         """The step of a complete checkpoint, after waiting for one being written.
@@ -230,13 +286,60 @@ class Checkpoints:
         return {name: tuple(leaf.shape) for name, leaf in self._stored(step).items()}
 
     def _stored(self, step: int) -> dict[str, Any]:
-        try:
+        with self._reading(step):
             metadata = self._manager.item_metadata(step)["state"]
             if metadata is None:
-                raise FileNotFoundError("its state/_METADATA is missing")
-        except Exception as error:  # as in restore
-            raise InputError(self._unreadable(step, error)) from error
-        return _leaves(metadata.tree)
+                raise _DamageError("its state/_METADATA is missing")
+            return _leaves(metadata.tree)
+
+    def _verify(self, step: int, restored: Any) -> None:
+        """Raises _DamageError if an array is not the one that was saved."""
+        folder = self.directory / str(step)
+        try:
+            recorded = read_json(folder / _CHECKSUMS / "metadata", dict[str, str], "")
+        except FileNotFoundError as error:
+            if (folder / _CHECKSUMS).exists() or _CHECKSUMS in _items(folder):
+                raise _DamageError(f"{_CHECKSUMS}/metadata is missing") from error
+            return  # older than checksums
+        except InputError as error:
+            if isinstance(error.__cause__, PermissionError):
+                raise error.__cause__ from None
+            raise _DamageError(str(error).strip()) from error
+        names = changed(_leaves(restored), recorded)
+        if names:
+            raise _DamageError(f"not the numbers that were saved: {_first(sorted(names))}")
+
+    @contextlib.contextmanager
+    def _reading(self, step: int) -> Iterator[None]:
+        """Says what is wrong with the files of a checkpoint if that is what a block failed of."""
+        try:
+            yield
+        except Exception as error:  # orbax and tensorstore raise many kinds for a damaged file
+            folder = self.directory / str(step)
+            if _is_missing_file(error) and self._read_only:
+                # A training that removes it does so file by file.
+                time.sleep(_REMOVAL_SECONDS)
+            if not folder.is_dir():
+                raise InputError(
+                    f"{folder}: the checkpoint was removed while it was read: a training keeps the "
+                    "latest few (log.keep_checkpoints) and the best. Choose a later one"
+                ) from error
+            if _proves_damage(error):
+                raise InputError(self._damaged(step, error)) from error
+            if isinstance(error, OSError) or str(error).startswith("PERMISSION_DENIED: "):
+                raise InputError(
+                    f"{folder}: the checkpoint cannot be read ({_detail(error)}). Look at its "
+                    "permissions and at the disk"
+                ) from error
+            if isinstance(error, _UNEXPECTED) and not _STATUS.match(str(error)):
+                raise InputError(
+                    f"{folder}: the checkpoint cannot be read ({_detail(error)}). It was written "
+                    f"by another release of orbax-checkpoint than {ocp.__version__}, or what "
+                    "describes its arrays is damaged. Choose another step, or read it with the "
+                    "release that wrote it"
+                ) from error
+            error.add_note(f"This came up while the checkpoint {folder} was read.")
+            raise
 
     def _refuse_other(self, step: int, differences: list[str]) -> None:
         if differences:
@@ -261,14 +364,28 @@ class Checkpoints:
                 found.append(f"{name} is {present} in it, {needed} here")
         return sorted(found)
 
-    def _unreadable(self, step: int, error: Exception) -> str:
+    def _damaged(self, step: int, error: Exception) -> str:
         earlier = [s for s in sorted(self._manager.all_steps()) if s < step]
         advice = f"continue from step {earlier[-1]}" if earlier else "start afresh"
-        detail = textwrap.shorten(f"{type(error).__name__}: {error}", 300)
         return (
-            f"{self.directory / str(step)}: the checkpoint cannot be read ({detail}). "
+            f"{self.directory / str(step)}: the checkpoint is damaged ({_detail(error)}). "
             f"Delete this folder to {advice}."
         )
+
+    def _refuse_damaged_metrics(self) -> None:
+        """Raises InputError if an evaluation is not one: orbax reads all of them to open."""
+        for file in sorted(self.directory.glob("*/metrics/metrics")):
+            try:
+                read_json(file, dict[str, float], "Look at its permissions and at the disk")
+            except FileNotFoundError:  # removed meanwhile, by a training
+                continue
+            except InputError as error:
+                if isinstance(error.__cause__, OSError):
+                    raise
+                raise InputError(
+                    f"{file}: {error.__cause__}. Delete {file.parent}: the evaluation of this "
+                    "checkpoint is lost, not its state"
+                ) from error
 
     def wait(self) -> None:
         """Blocks until the save in progress is complete; raises the error it met, if any."""
@@ -283,6 +400,12 @@ class Checkpoints:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _ranking(metrics: Mapping[str, float]) -> dict[str, float] | None:
+    """The finite ones; None if the mAP is not among them."""
+    finite = {n: float(value) for n, value in metrics.items() if math.isfinite(float(value))}
+    return finite if "mAP" in finite else None
 
 
 def _mean_average_precision(metrics: Mapping[str, float]) -> float:
@@ -301,6 +424,32 @@ def _leaves(tree: Any) -> dict[str, Any]:
         jax.tree_util.keystr(path, simple=True, separator="."): leaf
         for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
     }
+
+
+def _items(folder: Path) -> list[str]:
+    """What orbax notes as saved in a checkpoint; nothing where it cannot be told."""
+    try:
+        noted = read_json(folder / "_CHECKPOINT_METADATA", dict[str, Any], "")
+    except (InputError, OSError):
+        return []
+    return list(noted.get("item_handlers") or [])
+
+
+def _is_missing_file(error: Exception) -> bool:
+    return isinstance(error, FileNotFoundError) or str(error).startswith("NOT_FOUND: ")
+
+
+def _proves_damage(error: Exception) -> bool:
+    if isinstance(error, ValueError):
+        unparsable = json.JSONDecodeError, UnicodeDecodeError
+        return isinstance(error, unparsable) or bool(_DAMAGE.match(str(error)))
+    kinds = _DamageError, FileNotFoundError, NotADirectoryError, IsADirectoryError
+    return isinstance(error, kinds)
+
+
+def _detail(error: Exception) -> str:
+    name = "" if isinstance(error, _DamageError) else f"{type(error).__name__}: "
+    return textwrap.shorten(f"{name}{error}", 300)
 
 
 def _first(items: list[str], count: int = 5) -> str:

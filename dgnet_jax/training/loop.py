@@ -140,8 +140,8 @@ def _run(
     def evaluate(done: int) -> Metrics:
         ranked = stage.evaluate_every >= 0
         found = stage.evaluate(state) if ranked else stage.measure(state)
-        # Without a ranking no checkpoint holds them: a finished run is measured again.
-        if ranked or (found and not log.evaluated(done)):
+        # Measured again where no checkpoint holds it: one without a ranking, or after a kill.
+        if found and not log.evaluated(done):
             log.evaluation(done, found)
         return found
 
@@ -173,8 +173,11 @@ def _run(
     stopping = stop.should_stop() and (stage.followed or not finished)
     if start == 0:
         check_state(0)
-    if not stopping and not metrics and (finished or (due(start) and not evaluated)):
+    wanted = due(start) and (stage.evaluate_every >= 0 or not evaluated)
+    if not stopping and not metrics and (finished or wanted):
         metrics = evaluate(start)
+        # For a checkpoint that a stop left without.
+        checkpoints.add_metrics(start, metrics)
     if start == 0:
         if stage.draw and not stopping:
             stage.draw(state, 0, log)
@@ -198,9 +201,10 @@ def _run(
         window_steps += 1
         stage.progress(done)
 
-        if done % settings.every_steps == 0 or last or step == start:
+        if step == start or done % settings.every_steps == 0 or last:
             values = read_losses(*pending)
             pending = None
+        if done == 1 or done % settings.every_steps == 0 or last:
             seconds = time.perf_counter() - window_start
             log.train(
                 done,
@@ -209,6 +213,8 @@ def _run(
                 images_per_second=stage.images_per_step * window_steps / seconds,
                 data_share=waited / seconds,
             )
+        if pending is None:
+            # The first step, which holds the compilation, is no part of a later row's throughput.
             window_start, window_steps, waited = time.perf_counter(), 0, 0.0
 
         drawing = stage.draw and (last or done % settings.image_every_steps == 0)
