@@ -7,6 +7,7 @@ import pytest
 
 from dgnet_jax.data.readers.datasets import load_dataset
 from dgnet_jax.data.readers.own import FOLDER, read_csv
+from dgnet_jax.data.splits import ReidDataset
 from dgnet_jax.errors import InputError
 from tests.drawn_datasets import draw_folders, write_table
 from tests.drawn_market import draw_market
@@ -120,10 +121,180 @@ def test_numbers_stay_what_they_are(tmp_path: Path):
     assert dataset.query.identities.tolist() == [12]
 
 
-def test_different_words_are_different_people(tmp_path: Path):
-    rows = ("a.jpg,7,1,train", "b.jpg,007,1,train", "c.jpg,8,1,query", "d.jpg,8,3,gallery")
+NUMBERS = [
+    ("7", "007"),
+    ("7", "7.0"),
+    ("2", "+2"),
+    ("12", "12.00"),
+    ("3", "\u0663"),
+    ("1", "\uff11"),
+]
+WORDS = [
+    ("Ben", "Ben\u00a0"),
+    ("door 2", "door  2"),
+    ("Ren\u00e9", "Rene\u0301"),
+    ("\u212bsa", "\u00c5sa"),
+]
+
+
+def _two_spellings(table: Path, column: str, one: str, other: str) -> ReidDataset:
+    """Two people and two cameras, of whom one is spelled in two ways."""
+    names = {"identity": ("anna", "8"), "camera": ("yard", "9")}
+    first, second = ((spelling, names[column][1]) for spelling in (one, other))
+    rows = []
+    for i, (label, own) in enumerate((first, second)):
+        for split in ("train", "gallery"):
+            identity, camera = (label, own) if column == "identity" else (own, label)
+            rows.append(f"{i}{split}.jpg,{identity},{camera},{split}")
+    identity, camera = ("77", "78")
+    rows.append(f"q.jpg,{identity},{camera},query")
+    return read_csv(write_table(table, rows))
+
+
+@pytest.mark.parametrize("column", ["identity", "camera"])
+@pytest.mark.parametrize(("one", "other"), NUMBERS + WORDS)
+def test_spellings_of_one_label_are_one(tmp_path: Path, column: str, one: str, other: str):
+    dataset = _two_spellings(tmp_path / "own.csv", column, one, other)
+    labels = {"identity": dataset.train.identities, "camera": dataset.train.cameras}[column]
+    assert len(labels) == 2
+    assert labels[0] == labels[1]
+
+
+LOOKALIKES = [
+    ("Ben", "ben"),
+    ("Ben", "Ben\u200b"),
+    ("a-1", "a\u20131"),
+    ("A1", "\uff211"),
+    ("2.5", "2.50"),
+    ("2", "2,0"),
+]
+
+
+@pytest.mark.parametrize("column", ["identity", "camera"])
+@pytest.mark.parametrize(("one", "other"), LOOKALIKES)
+def test_spellings_that_may_be_one_label_are_refused(
+    tmp_path: Path, column: str, one: str, other: str
+):
+    quoted = [f'"{label}"' if "," in label else label for label in (one, other)]
+    with pytest.raises(InputError) as refused:
+        _two_spellings(tmp_path / "own.csv", column, *quoted)
+    assert f"own.csv:4: the {column} is {other!r} (line 4), which looks like {one!r} (line 2)" in (
+        str(refused.value)
+    )
+
+
+def test_words_that_are_different_stay_different(tmp_path: Path):
+    words = ("1e5", "1_0", "10", "0x10", "ann", "anna", "a b", "ab", "2.5", "25", "1-0", "Nan")
+    rows = [f"{i}.jpg,{word},{word},train" for i, word in enumerate(words)]
+    rows += ["q.jpg,x,1,query", "g.jpg,x,2,gallery"]
     dataset = read_csv(write_table(tmp_path / "own.csv", rows))
-    assert dataset.num_train_identities == 2
+    assert dataset.num_train_identities == len(words)
+    assert len(set(dataset.train.cameras.tolist())) == len(words)
+
+
+@pytest.mark.parametrize("junk", ["-1", "-1.0", "-01", "\u22121", "\uff0d1", "\u20131.0"])
+@pytest.mark.parametrize("distractor", ["0", "0000", "0.0", "-0", "+0"])
+def test_junk_and_distractors_in_any_spelling_are_nobody(
+    tmp_path: Path, junk: str, distractor: str
+):
+    rows = ["a.jpg,7,1,train", "b.jpg,8,1,query", "c.jpg,8,2,gallery"]
+    rows += [f"d.jpg,{junk},1,gallery", f"e.jpg,{distractor},1,gallery"]
+    dataset = read_csv(write_table(tmp_path / "own.csv", rows))
+    assert dataset.gallery.identities.tolist() == [8, -1, 0]
+
+
+@pytest.mark.parametrize(
+    ("label", "cause"),
+    [
+        ("-1\u200b", r"which looks like '-1'\. Write"),
+        ('"0,0"', r"which looks like '0'\. Write"),
+        ("-2", "own.csv:5: the identity is -2; people have numbers from 0"),
+        ("NaN", "own.csv:5: the identity 'NaN' stands for a missing value"),
+        ("#REF!", "own.csv:5: the identity '#REF!' stands for a missing value"),
+        ("1.23E+08", "own.csv:5: the identity '1.23E[+]08' is a number that a spreadsheet"),
+        ("a\x07", r"own.csv:5: the identity 'a\\x07' holds the control character U[+]0007"),
+    ],
+)
+def test_labels_that_are_none_are_refused(tmp_path: Path, label: str, cause: str):
+    rows = ["a.jpg,7,1,train", "b.jpg,8,1,query", "c.jpg,8,2,gallery", f"d.jpg,{label},1,gallery"]
+    with pytest.raises(InputError, match=cause):
+        read_csv(write_table(tmp_path / "own.csv", rows))
+
+
+def test_one_image_under_two_paths_is_in_a_split_once(tmp_path: Path):
+    table = write_table(tmp_path / "own.csv", ROWS)
+    (tmp_path / "link.jpg").symlink_to(tmp_path / "images" / "a.jpg")
+    text = table.read_text()
+    for path in ("./images/a.jpg", "images//a.jpg", "more/../images/a.jpg", "link.jpg"):
+        table.write_text(f"{text}{path},anna,hall,train\n")
+        with pytest.raises(InputError) as refused:
+            read_csv(table)
+        message = f"own.csv:9: {path} is in the split train already, in line 2 as images/a.jpg"
+        assert message in str(refused.value)
+
+
+def test_the_same_image_in_query_and_gallery_is_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    rows = (*ROWS, "./images/d.jpg,ben,door 2,gallery")
+    dataset = read_csv(write_table(tmp_path / "own.csv", rows))
+    (warning,) = (record.getMessage() for record in caplog.records)
+    assert (
+        "1 images are in two splits, query and gallery (lines 5 and 9, ./images/d.jpg)" in warning
+    )
+    assert "ranking leaves a query's own image out" in warning
+    same = dataset.gallery.identities[-1], dataset.gallery.cameras[-1]
+    assert same == (dataset.query.identities[0], dataset.query.cameras[0])
+
+
+def test_the_same_image_in_training_and_gallery_is_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    read_csv(write_table(tmp_path / "own.csv", (*ROWS, "images/a.jpg,anna,hall,gallery")))
+    (warning,) = (record.getMessage() for record in caplog.records)
+    assert "in two splits, train and gallery (lines 2 and 9, images/a.jpg): results will" in warning
+
+
+@pytest.mark.parametrize(
+    ("row", "cause"),
+    [
+        ("images/d.jpg,anna,door 2,gallery", "another identity: anna and ben"),
+        ("images/d.jpg,0,door 2,gallery", "another identity: 0 and ben"),
+        ("./images/d.jpg,ben,hall,gallery", "another camera: door 2 and hall"),
+    ],
+)
+def test_one_image_has_one_person_and_one_camera(tmp_path: Path, row: str, cause: str):
+    with pytest.raises(InputError, match=f"own.csv:9: .* the image of line 5, of {cause}"):
+        read_csv(write_table(tmp_path / "own.csv", (*ROWS, row)))
+    junk = (*ROWS, "images/d.jpg,-1,door 2,gallery")
+    assert read_csv(write_table(tmp_path / "own.csv", junk)).gallery.identities[-1] == -1
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_semicolons_and_tabs_separate_fields_too(tmp_path: Path, separator: str):
+    table = write_table(tmp_path / "own.csv", ROWS)
+    expected = read_csv(table)
+    table.write_text(table.read_text().replace(",", separator))
+    found = read_csv(table)
+    for name, split in expected.splits.items():
+        assert found.splits[name].files == split.files
+        np.testing.assert_array_equal(found.splits[name].identities, split.identities)
+        np.testing.assert_array_equal(found.splits[name].cameras, split.cameras)
+    table.write_text(f"{table.read_text()}more/e.jpg,ben,hall,gallery\n")
+    with pytest.raises(
+        InputError, match=r"own\.csv:9: 1 fields, but the header has 4, separated b"
+    ):
+        read_csv(table)
+
+
+def test_paths_with_backslashes_and_accents_in_either_form_are_found(tmp_path: Path):
+    rows = [r"images\a.jpg,1,1,train", "b.jpg,2,1,query", "Rene\u0301.jpg,2,2,gallery"]
+    write_table(tmp_path / "drawn.csv", ["images/a.jpg,,,", "b.jpg,,,", "Ren\u00e9.jpg,,,"])
+    (tmp_path / "own.csv").write_text("path,identity,camera,split\n" + "\n".join(rows))
+    dataset = read_csv(tmp_path / "own.csv")
+    assert dataset.train.files == ("images/a.jpg",)
+    assert dataset.gallery.files == ("Ren\u00e9.jpg",)
+    assert dataset.gallery.read_bytes(0)
 
 
 def test_people_may_be_counted_from_zero(tmp_path: Path):
@@ -186,6 +357,12 @@ def test_a_wrong_header_is_refused(tmp_path: Path):
     table.write_text("")
     with pytest.raises(InputError, match=r"own\.csv:1: no column .*\(empty\)"):
         read_csv(table)
+    table.write_text("path;identity;camera\n")
+    with pytest.raises(InputError, match=r"own\.csv:1: no column split .*separated by semicolons"):
+        read_csv(table)
+    table.write_text("path,identity,camera,split,Camera\n")
+    with pytest.raises(InputError, match=r"own\.csv:1: the column camera comes twice"):
+        read_csv(table)
 
 
 def test_a_split_without_rows_is_refused(tmp_path: Path):
@@ -197,5 +374,5 @@ def test_a_table_that_is_none(tmp_path: Path):
     (tmp_path / "latin.csv").write_bytes("path,identity\nä.jpg,1\n".encode("latin-1"))
     with pytest.raises(InputError, match=r"latin\.csv:2: not UTF-8"):
         read_csv(tmp_path / "latin.csv")
-    with pytest.raises(InputError, match=r"cannot be read \(Is a directory\)"):
+    with pytest.raises(InputError, match=r"cannot be read \(a folder, not a file\)"):
         read_csv(tmp_path)
