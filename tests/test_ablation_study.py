@@ -278,6 +278,41 @@ def test_a_signal_between_two_stages_stops_the_study_at_once(number):
     assert signal.getsignal(number) is before
 
 
+class LosesASignal:
+    """Gets a signal while it is finalised, where Python forgets what a handler raises."""
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range(1000):  # a handler runs between two instructions
+            pass
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("stage", ["teacher", "training", "measuring"])
+def test_a_signal_whose_exception_is_lost_stops_the_study_all_the_same(
+    trainer, tmp_path, monkeypatch, stage
+):
+    """...after the stage that it came in; the study then goes on with the rest."""
+    where = {
+        "teacher": (Study, "_teacher"),
+        "training": (trainer, "train"),
+        "measuring": (study, "measure"),
+    }[stage]
+    plain = getattr(*where)
+
+    def interrupted(*arguments: Any, **keywords: Any) -> Any:
+        LosesASignal()
+        return plain(*arguments, **keywords)
+
+    monkeypatch.setattr(*where, interrupted)
+    with pytest.raises(Stopped, match="SIGTERM"):
+        make(tmp_path).run()
+    counts = {"teacher": (0, 0), "training": (1, 0), "measuring": (1, 1)}
+    assert (len(trainer.runs), len(trainer.measured)) == counts[stage]
+    monkeypatch.setattr(*where, plain)
+    assert len(make(tmp_path).run()) == 4
+
+
 def test_what_trains_no_dgnet_is_refused(tmp_path):
     for fields, message in (
         ({"baseline": True}, "not the re-ID baseline"),

@@ -9,7 +9,7 @@ import pytest
 from processes import end_together, rows, run_two, saved_steps
 from two_stages import STEPS
 
-from dgnet_jax.runtime.preemption import GracefulStop, Stopped
+from dgnet_jax.runtime.preemption import GracefulStop, Stopped, stopping_at_once
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -76,6 +76,55 @@ def test_outside_the_main_thread_it_never_asks_to_stop():
     thread.join()
     assert answers == [False]
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+class LosesASignal:
+    """Gets a signal while it is finalised, where Python forgets what a handler raises."""
+
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range(1000):  # a handler runs between two instructions
+            pass
+
+
+def lose_a_signal() -> None:
+    LosesASignal()
+
+
+lost = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@lost
+def test_a_signal_whose_exception_is_lost_stops_at_the_next_stage():
+    reached = []
+    with pytest.raises(Stopped, match="SIGTERM"), stopping_at_once() as check:
+        check()
+        lose_a_signal()
+        reached.append("the end of the stage")
+        check()
+        reached.append("the next stage")
+    assert reached == ["the end of the stage"]
+
+
+@lost
+def test_a_lost_signal_stops_at_the_end_at_the_latest():
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Stopped, match="SIGTERM"), stopping_at_once():
+        lose_a_signal()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@lost
+def test_a_training_and_a_stage_within_heed_a_lost_signal():
+    with pytest.raises(Stopped), stopping_at_once():
+        lose_a_signal()
+        with GracefulStop() as stop:
+            assert stop.should_stop()
+            assert stop.signal_name == "SIGTERM"
+    with pytest.raises(Stopped), stopping_at_once():
+        lose_a_signal()
+        with stopping_at_once():
+            pytest.fail("a stage began though a signal had come")
 
 
 TRAINED = ("train", "dgnet")

@@ -38,10 +38,11 @@ def ablate(
         workdir=workdir,
         shard=parse_shard(shard),
     )
-    study.run()
-    if study.shard[1] > 1 and on_first_process(study.missing):
-        hint = f"python -m dgnet_jax.ablation {workdir} reports what is over."
-        return f"{study.text()}\n\n{hint}"
-    with stopping_at_once():
+    with stopping_at_once() as check:
+        study.run()
+        if study.shard[1] > 1 and on_first_process(study.missing):
+            hint = f"python -m dgnet_jax.ablation {workdir} reports what is over."
+            return f"{study.text()}\n\n{hint}"
+        check()
         page = study.report()
     return f"{study.text()}\n\nwrote {page}"

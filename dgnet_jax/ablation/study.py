@@ -17,7 +17,7 @@ machines comes to the results of one that was not. Its folder:
     report/                 the HTML page and its pictures
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -168,9 +168,9 @@ class Study:
         on_first_process(self._refuse_other)
         pairs = assign(self.points, self.seeds, self.shard)
         waiting = [pair for pair in pairs if not self._is_over(*pair)]
-        with stopping_at_once():
+        with stopping_at_once() as check:
             if waiting:
-                self._run(waiting, len(pairs))
+                self._run(waiting, len(pairs), check)
             else:
                 self._save_plan()
             return self.save_results()
@@ -224,12 +224,15 @@ class Study:
         images = None if self._session is None else self._session.data.train_images
         return write_report(self.workdir, rows, self.config, train_images=images)
 
-    def _run(self, waiting: Sequence[tuple[Point, int]], planned: int) -> None:
+    def _run(
+        self, waiting: Sequence[tuple[Point, int]], planned: int, check: Callable[[], None]
+    ) -> None:
         session = self._session = Session(self.config)
         # Before anything is written: errors in batches or data come first.
         session.check_batches()
         real = self._real_images(session)
         self._save_plan()
+        check()
         session.teacher = self._teacher(session)
         if real is not None:
             real.teacher = self._evaluator(session)
@@ -240,12 +243,13 @@ class Study:
             silent=jax.process_index() != 0,
         ) as progress:
             for point, seed in waiting:
+                check()
                 if self._is_over(point, seed):  # another process has run it meanwhile
                     progress.skip()
                     continue
                 progress.begin(point.label, seed)
                 try:
-                    self._run_one(point, seed, session, real, progress)
+                    self._run_one(point, seed, session, real, progress, check)
                 except InUseError as error:
                     logging.warning("%s, seed %d is left out: %s", point.label, seed, error)
                     progress.skip()
@@ -260,6 +264,7 @@ class Study:
         session: Session,
         real: RealImages | None,
         progress: StudyProgress,
+        check: Callable[[], None],
     ) -> None:
         config, folder = self._config_of(point, seed), self._folder(point, seed)
         clock = WallTime(folder)
@@ -279,7 +284,9 @@ class Study:
                     return
                 clock.save(now=True)
                 row |= {"status": FINISHED, "steps": config.total_steps}
+                check()
                 row |= measure(config, folder, session.data, metrics, real)
+                check()
             except DivergedError as error:
                 logging.warning("%s, seed %d: %s", point.label, seed, error)
                 row |= {"status": DIVERGED, "steps": error.step}

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, NoReturn, Self
 
@@ -116,7 +116,9 @@ class GracefulStop:
         if threading.current_thread() is threading.main_thread():
             handled = [signal.SIGINT] if self._distributed else [signal.SIGTERM, signal.SIGINT]
             for number in handled:
-                self._previous[number] = signal.signal(number, self._handle)
+                previous = self._previous[number] = signal.signal(number, self._handle)
+                if isinstance(previous, _AtOnce) and previous.received:
+                    self._received = previous.received
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
@@ -150,23 +152,46 @@ class GracefulStop:
             self._received = received
 
 
+class _AtOnce:
+    """A handler that raises `Stopped`, and remembers it for where the exception is lost.
+
+    Python prints and forgets what a finaliser or a callback from C raises, a signal's exception
+    included.
+    """
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+
+    def __call__(self, number: int, frame: FrameType | None) -> NoReturn:
+        self.received = signal.Signals(number)
+        raise Stopped(self.received.name)
+
+    def check(self) -> None:
+        if self.received:
+            raise Stopped(self.received.name)
+
+
 @contextlib.contextmanager
-def stopping_at_once() -> Iterator[None]:
+def stopping_at_once() -> Iterator[Callable[[], None]]:
     """Turns SIGTERM and Ctrl-C into `Stopped`, where all that was trained is saved.
 
-    While a stage trains, `GracefulStop` takes their place and saves first. A run of
-    several processes is left to it alone; so is a thread, where Python allows no handlers.
+    Gives a function that raises `Stopped` if a signal came whose exception was lost. It is called
+    between stages; entering another `stopping_at_once`, and the end of this one, do the same.
+    While a stage trains, `GracefulStop` takes their place and saves first; it heeds such a signal
+    too. A run of several processes is left to it alone; so is a thread, where Python allows no
+    handlers.
     """
+    handler = _AtOnce()
     if jax.process_count() > 1 or threading.current_thread() is not threading.main_thread():
-        yield
+        yield handler.check
         return
-
-    def stop(number: int, frame: FrameType | None) -> NoReturn:
-        raise Stopped(signal.Signals(number).name)
-
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    previous = {n: signal.signal(n, handler) for n in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield
+        for outer in previous.values():
+            if isinstance(outer, _AtOnce):
+                outer.check()
+        yield handler.check
+        handler.check()
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        for number, outer in previous.items():
+            signal.signal(number, signal.SIG_DFL if outer is None else outer)
