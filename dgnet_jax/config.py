@@ -10,18 +10,20 @@ docs/method.md.
 """
 
 import difflib
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import ml_collections
 from safetensors import SafetensorError, safe_open
 
-from dgnet_jax.config_fields import default_config
+from dgnet_jax.config_fields import checked
+from dgnet_jax.config_fields import default_config as default_config
 from dgnet_jax.errors import InputError
 from dgnet_jax.losses import canonical_expression
 from dgnet_jax.runtime.paths import user_path
-from dgnet_jax.runtime.workdir import from_json, load_config
+from dgnet_jax.runtime.reading import WEIGHTS_BYTES, check_regular, check_shape, parse_json
+from dgnet_jax.runtime.workdir import CONFIG_FILE, REMEDY, from_json, load_config
 
 CONFIG_KEY = "config"
 """Of a .safetensors file's metadata: the configuration of the run that it is of, as JSON."""
@@ -63,29 +65,41 @@ def apply_variant(
 def trained_config(workdir: str | Path) -> ml_collections.ConfigDict:
     """The configuration of a trained run, as its work directory holds it.
 
-    Fields that are newer than the run get the default.
+    Fields that are newer than the run get the default, as `config_fields.checked` gives it.
 
     Args:
         workdir: the folder of the run; or a .safetensors file of `export.released.to_safetensors`,
             which becomes `config.released`.
 
     Raises:
-        InputError: it is no work directory and no such file.
+        InputError: it is no work directory and no such file, or a field of it is unknown or has a
+            value that it may not have.
     """
     weights = user_path(workdir)
     if weights.suffix == ".safetensors" and not weights.is_dir():
         config = _config_inside(weights)
         config.released = str(weights)
-    else:
-        config = load_config(workdir)
-    fill(config, default_config())
-    return config
+        return config
+    folder = weights.absolute()
+    return stored_config(load_config(workdir), folder / CONFIG_FILE, REMEDY)
+
+
+def stored_config(
+    config: ml_collections.ConfigDict, file: Path, remedy: str
+) -> ml_collections.ConfigDict:
+    """`config_fields.checked` of what a file holds; its InputError names the file."""
+    try:
+        return checked(config)
+    except InputError as error:
+        raise InputError(f"{file}: not the configuration of a run. {remedy}\n{error}") from error
 
 
 def _config_inside(weights: Path) -> ml_collections.ConfigDict:
     try:
+        check_regular(weights, WEIGHTS_BYTES)
         with safe_open(weights, framework="numpy") as file:
-            return from_json(json.loads((file.metadata() or {})[CONFIG_KEY]))
+            text = (file.metadata() or {})[CONFIG_KEY]
+        config = from_json(check_shape(parse_json(text), dict[str, Any]))
     except FileNotFoundError as error:
         raise InputError(f"{weights}: no such file; name a .safetensors file or a run") from error
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
@@ -94,19 +108,11 @@ def _config_inside(weights: Path) -> ml_collections.ConfigDict:
             "--to-safetensors RUN FILE writes one that does. For others give a configuration, such "
             "as --config=configs/market.py, and --config.released=FILE"
         ) from error
+    return stored_config(config, weights, "Write the file again.")
 
 
 def _reason(error: Exception) -> str:
     return f"no {error} in its metadata" if isinstance(error, KeyError) else str(error)
-
-
-def fill(config: ml_collections.ConfigDict, defaults: ml_collections.ConfigDict) -> None:
-    """Gives a configuration, in place, the fields of `defaults` that it lacks."""
-    for name, default in defaults.items():
-        if name not in config:
-            config[name] = default
-        elif isinstance(default, ml_collections.ConfigDict):
-            fill(config[name], default)
 
 
 # `--config=dgnet_jax/config.py:runs/a` is the configuration of a run.

@@ -9,6 +9,7 @@ import pydantic
 from pydantic import Field as Limits
 
 from dgnet_jax.runtime.paths import user_path
+from dgnet_jax.runtime.reading import Number
 
 
 @dataclass(frozen=True)
@@ -43,15 +44,6 @@ def _limits(at_least: float | None, above: float | None, at_most: float | None) 
     return f"{at_least:,} to {at_most:,}" if at_least is not None else f"{low}, at most {at_most:,}"
 
 
-def _number(value: Any) -> Any:
-    if isinstance(value, bool):  # which pydantic takes for 0.0 or 1.0
-        raise ValueError("a bool")
-    return value
-
-
-_NOT_BOOL = pydantic.BeforeValidator(_number)
-
-
 def whole(at_least: int, at_most: int = 2**31 - 1, note: str = "") -> Kind:
     """An int of a range; the upper end of the default is that of the step counter's int32."""
     shown = _limits(at_least, None, at_most if at_most != 2**31 - 1 else None)
@@ -63,15 +55,15 @@ def real(
     at_least: float | None = None, *, above: float | None = None, at_most: float | None = None
 ) -> Kind:
     """A finite float of a range."""
-    limits = Limits(strict=True, ge=at_least, gt=above, le=at_most, allow_inf_nan=False)
+    limits = Limits(ge=at_least, gt=above, le=at_most, allow_inf_nan=False)
     shown = _limits(at_least, above, at_most)
-    return Kind(f"a finite number, {shown}", Annotated[float, limits, _NOT_BOOL])
+    return Kind(f"a finite number, {shown}", Annotated[Number, limits])
 
 
 def below_one() -> Kind:
     """A dropped share or a decay rate: 0 up to, not including, 1."""
-    limits = Limits(strict=True, ge=0, lt=1, allow_inf_nan=False)
-    return Kind("a number, 0 or more and below 1", Annotated[float, limits, _NOT_BOOL])
+    limits = Limits(ge=0, lt=1, allow_inf_nan=False)
+    return Kind("a number, 0 or more and below 1", Annotated[Number, limits])
 
 
 def yes_or_no() -> Kind:
@@ -161,7 +153,7 @@ def shares() -> Kind:
             raise ValueError("no range of shares")
         return ends
 
-    end = Annotated[float, Limits(strict=True, allow_inf_nan=False), _NOT_BOOL]
+    end = Annotated[Number, Limits(allow_inf_nan=False)]
     return Kind(
         "a tuple of two numbers above 0, at most 1, the smaller one first",
         Annotated[tuple[end, end], pydantic.AfterValidator(ordered)],

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from dgnet_jax.config import trained_config
 from dgnet_jax.config_fields import checked
 from dgnet_jax.convert import load_released, load_teacher_weights
 from dgnet_jax.errors import InputError
@@ -35,7 +36,7 @@ from dgnet_jax.runtime.devices import (
 )
 from dgnet_jax.runtime.paths import user_path
 from dgnet_jax.runtime.provenance import checksum
-from dgnet_jax.runtime.workdir import DGNET_STAGE, TEACHER_STAGE, load_config, stage_directory
+from dgnet_jax.runtime.workdir import DGNET_STAGE, TEACHER_STAGE, stage_directory
 
 _CHECKPOINT_FLAG = "--config.teacher.checkpoint"
 # What decides what the teacher computes, its number of identities aside.
@@ -354,7 +355,7 @@ def _finished_teacher(
             "a run whose teacher stage is finished, or leave it empty to train one"
         )
     model, step = _restore_teacher(config, source, None, flag, placement)
-    planned = load_config(source).teacher.total_steps
+    planned = trained_config(source).teacher.total_steps
     if step < planned:
         raise InputError(
             f"{flag}: the teacher in {source} is unfinished, at step {step} of {planned}; run its "
@@ -372,7 +373,7 @@ def _restore_teacher(
 ) -> tuple[TeacherModel, int]:
     """The teacher of a work directory, named by `flag`, and its step."""
     directory = _stage_folder(source, TEACHER_STAGE, flag)
-    refuse_other_network(config, load_config(str(source)), Path(str(source)), flag)
+    refuse_other_network(config, trained_config(str(source)), Path(str(source)), flag)
     with Checkpoints(directory, read_only=True) as checkpoints:
         step = checkpoints.choose_step(step)
         identities = _identities(checkpoints, step, "params.head.classifier.kernel")

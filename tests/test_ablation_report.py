@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import math
+import os
 import shutil
 
 import numpy as np
@@ -59,13 +60,45 @@ def run(label: str, seed: int, mean_average_precision: Series | None = None, **f
 def test_a_log_is_read_by_name_without_the_teacher_and_without_broken_lines(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text(log_lines(0, 0.0, diverges=True) + '{"kind": "train", "stage": "dg')
-    evaluations, losses = read_history(path)
+    evaluations, losses, fault = read_history(path)
+    assert fault == f"1 of 16 lines of {path} are broken"
     assert evaluations["mAP"].steps.tolist() == [0, 100, 200, 300]
     np.testing.assert_allclose(evaluations["mAP"].values, [0, 1 / 6, 1 / 3, 1 / 2])
     assert losses.keys() == {"self_reconstruction", "adversarial"}
     assert losses["self_reconstruction"].values[0] == 12
     assert math.isnan(losses["self_reconstruction"].values[-1])
-    assert read_history(tmp_path / "absent.jsonl") == ({}, {})
+    assert read_history(tmp_path / "absent.jsonl") == ({}, {}, "")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "null",
+        "3",
+        "[" * 10_000,
+        '{"kind": "train", "stage": "dgnet", "step": 1e400, "a": 1}',
+        '{"kind": "train", "stage": "dgnet", "step": "5", "a": 1}',
+        '{"kind": "train", "stage": "dgnet", "step": 99999999999999999999, "a": 1}',
+        '{"kind": {}, "stage": "dgnet", "step": 5, "a": 1}',
+        '{"kind": "train", "stage": [], "step": 5, "a": 1}',
+        '{"kind": "train", "stage": "dgnet", "step": 5, "a": "1"}',
+        '{"kind": "train", "stage": "dgnet", "step": 5, "a": 1' + "0" * 400 + "}",
+    ],
+)
+def test_a_line_of_another_shape_is_left_out_of_the_curves_and_counted(tmp_path, line):
+    path = tmp_path / "metrics.jsonl"
+    good = '{"kind": "train", "stage": "dgnet", "step": 4, "a": 2.5}'
+    path.write_text(f"{good}\n{line}\n")
+    evaluations, losses, fault = read_history(path)
+    assert not evaluations
+    assert losses["a"].steps.tolist() == [4] and losses["a"].values.tolist() == [2.5]
+    assert fault == f"1 of 2 lines of {path} are broken"
+
+
+def test_a_fifo_in_the_place_of_the_log_is_named(tmp_path):
+    os.mkfifo(tmp_path / "metrics.jsonl")
+    found = read_history(tmp_path / "metrics.jsonl")
+    assert not found.losses and "a FIFO, not a file" in found.fault
 
 
 def test_the_band_spans_the_seeds_at_the_steps_that_all_have():
@@ -326,6 +359,22 @@ def test_without_data_or_inception_the_page_says_so(tmp_path):
     heads = [cell[0] for table in page.tables.values() for cell in table[0]]
     assert "mAP" in heads and "FID (PNG)" not in heads
     assert len(page.images) == 4
+
+
+def test_what_is_damaged_is_left_out_and_named_in_the_page(tmp_path):
+    rows, config = make_study(tmp_path)
+    rows = [one for one in rows if one["loss"] == "l1"]
+    config.data.root = str(tmp_path / "nowhere")
+    with (tmp_path / "runs" / "l1" / "seed_0" / "metrics.jsonl").open("a") as log:
+        log.write("[]\n")
+    picture = tmp_path / "runs" / "l1" / "seed_0" / "pictures" / "truth_00000400.png"
+    picture.parent.mkdir()
+    picture.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(40))
+    damaged = ["runs/l1_rmse/seed_0/result.json: not valid JSON"]
+    page = Page(write_report(tmp_path, rows, config, damaged).read_text(encoding="utf-8"))
+    assert f"Left out: {damaged[0]}" in page.text
+    assert "l1, seed 0: 1 of 16 lines of" in page.text
+    assert f"Left out: {picture}: " in page.text
 
 
 def test_a_study_in_which_all_diverged_says_so(tmp_path):

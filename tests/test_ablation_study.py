@@ -15,7 +15,7 @@ from tiny import tiny_config
 
 from dgnet_jax import losses
 from dgnet_jax.ablation import Study, study
-from dgnet_jax.ablation.progress import StudyProgress
+from dgnet_jax.ablation.progress import StudyProgress, WallTime
 from dgnet_jax.ablation.results import FIELDS, write_result
 from dgnet_jax.errors import DivergedError, InputError
 from dgnet_jax.runtime import workdir as work_directory
@@ -150,6 +150,13 @@ def test_wall_time_is_the_sum_over_restarts(trainer, tmp_path):
     file.write_text('{"wall_seconds": 1000.0}')
     (row,) = make(tmp_path, ["l1"], [0]).run()
     assert 1000 <= row["wall_seconds"] < 1060
+
+
+@pytest.mark.parametrize("content", ["null", '{"wall_seconds": "3"}', '{"wall_seconds": 1e400}'])
+def test_a_damaged_wall_time_is_named_and_counted_anew(tmp_path, caplog, content):
+    (tmp_path / "wall_time.json").write_text(content)
+    assert WallTime(tmp_path).seconds < 1
+    assert "wall_time.json: " in caplog.text
 
 
 def test_another_configuration_is_refused_with_the_fields_named(trainer, tmp_path):
@@ -337,12 +344,64 @@ def test_a_file_in_the_place_of_the_folder_is_refused(trainer, tmp_path):
         make(tmp_path).run()
 
 
-@pytest.mark.parametrize("content", ["{}", "[]", "{"])
-def test_a_study_json_of_something_else_is_named(trainer, tmp_path, content):
-    make(tmp_path).run()
-    (tmp_path / "study" / "study.json").write_text(content)
-    with pytest.raises(InputError, match=r"study\.json: not .* Restore it, or use another"):
-        make(tmp_path).run()
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ("{}", "losses: Field required"),
+        ("[]", r"valid dictionary, found \[\]"),
+        ("{", "not valid JSON"),
+        ('{"a":' * 900 + "1" + "}" * 900, "too deeply nested"),
+        ({"losses": {"../../a": "l1"}}, r"the label '\.\./\.\./a'"),
+        ({"losses": {"l1": None}}, r"losses\.l1: .* found None"),
+        ({"losses": ["l1"]}, "losses: .*valid dictionary"),
+        ({"seeds": []}, "seeds: .*at least 1 item"),
+        ({"seeds": [-1]}, r"seeds\.0: .*found -1"),
+        ({"seeds": ["0"]}, r"seeds\.0: .*found '0'"),
+        ({"config": 3}, "config: .*found 3"),
+    ],
+)
+def test_a_study_json_of_something_else_is_named(trainer, tmp_path, change, found):
+    study = make(tmp_path, ["l1"], [0])
+    study.run()
+    file = tmp_path / "study" / "study.json"
+    plan = json.loads(file.read_text())
+    file.write_text(change if isinstance(change, str) else json.dumps(plan | change))
+    for entrance in (study.run, lambda: Study.load(tmp_path / "study")):
+        with pytest.raises(
+            InputError, match=rf"study\.json: .*{found}.* Restore it, or use another"
+        ):
+            entrance()
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [({"data": 3}, "--config.data: found a value"), ({"a.b": 1}, "a.b"), ({"seed": "x"}, "'x'")],
+)
+def test_a_configuration_in_study_json_that_is_none_is_named(trainer, tmp_path, change, found):
+    make(tmp_path, ["l1"], [0]).run()
+    file = tmp_path / "study" / "study.json"
+    plan = json.loads(file.read_text())
+    plan["config"] |= change
+    file.write_text(json.dumps(plan))
+    with pytest.raises(InputError, match=rf"(?s)study\.json: .*{found}"):
+        Study.load(tmp_path / "study")
+
+
+def test_a_damaged_result_is_left_out_and_named_and_stops_a_new_start(trainer, tmp_path, caplog):
+    study = make(tmp_path, ["l1"], [0, 1])
+    study.run()
+    file = tmp_path / "study" / "runs" / "l1" / "seed_0" / "result.json"
+    file.write_text(file.read_text()[:40])
+    loaded = Study.load(tmp_path / "study")
+    assert [row["seed"] for row in loaded.save_results()] == [1]
+    assert f"{file}: not valid JSON" in caplog.text
+    assert f"Left out: {file}: not valid JSON" in loaded.text()
+    assert loaded.missing() == [("l1", 0)]
+    with pytest.raises(InputError, match=r"seed_0/result\.json: .* Delete it"):
+        study.run()
+    file.unlink()
+    trainer.runs.clear()
+    assert len(study.run()) == 2 and trainer.runs == [("l1", 0)]
 
 
 def test_the_time_left_is_that_of_the_steps_left_at_the_mean_speed(monkeypatch):

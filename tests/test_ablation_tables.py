@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 from pathlib import Path
 
@@ -21,7 +22,6 @@ from dgnet_jax.ablation.results import (
 )
 from dgnet_jax.ablation.summary import paired_difference, spread, statement, summarise
 from dgnet_jax.ablation.tables import run_table, study_tables
-from dgnet_jax.errors import InputError
 
 L1 = {0: 20.0, 1: 22.0, 2: 21.0, 3: 23.5, 4: 20.5}
 RMSE = {0: 18.5, 1: 21.0, 2: 19.0, 3: 22.5, 4: 18.0}
@@ -300,7 +300,7 @@ def test_drawn_people_have_columns_of_the_truth_and_older_results_stay_readable(
     folder.mkdir(parents=True)
     old = {name: value for name, value in row("l1", 0, 20.0).items() if name not in IMAGES[-4:]}
     (folder / "result.json").write_text(json.dumps(old))
-    found = read_results(tmp_path)
+    found = read_results(tmp_path).rows
     assert found == [old]
     write_results(tmp_path, found)
     for table in (*study_tables(found, "quickstart"), run_table(found)):
@@ -370,13 +370,49 @@ def test_two_losses_have_no_order():
     assert "order_of_losses" not in [t.name for t in study_tables(three, "msmt17")]
 
 
-def test_a_broken_result_is_named(tmp_path: Path):
-    folder = run_directory(tmp_path, "l1", 0)
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ('{"loss": ', "not valid JSON"),
+        ("[]", "valid dictionary"),
+        ("null", "valid dictionary"),
+        ("[" * 500 + "]" * 500, "too deeply nested"),
+        ({"loss": None}, "loss: .*found None"),
+        ({"seed": "0"}, "seed: .*found '0'"),
+        ({"seed": 1}, "the result of 'l1', seed 1, and so of another folder"),
+        ({"status": "over"}, "status: .*found 'over'"),
+        ({"steps": None}, "a finished run has steps"),
+        ({"fid_png": "12"}, "fid_png: .*found '12'"),
+        ({"fid_png": True}, "fid_png: .*found True"),
+        ({"mAP": {}}, "mAP: .*found {}"),
+        ({"mAP": float("inf")}, "Infinity is no number"),
+        ({"real": None}, "has generated and real"),
+        ({"wall_seconds": [1]}, r"wall_seconds: .*found \[1\]"),
+        ({"versions": 3}, "versions: .*found 3"),
+    ],
+)
+def test_a_broken_result_is_left_out_and_named(tmp_path: Path, change, found):
+    for seed in (0, 1):
+        write_result(_made(run_directory(tmp_path, "l1", seed)), row("l1", seed, 20.0))
+    file = run_directory(tmp_path, "l1", 0) / "result.json"
+    whole = json.loads(file.read_text())
+    file.write_text(change if isinstance(change, str) else json.dumps(whole | change))
+    rows, damaged = read_results(tmp_path)
+    assert [row["seed"] for row in rows] == [1]
+    (fault,) = damaged
+    assert re.search(rf"seed_0/result\.json: .*{found}.* Delete it", fault)
+
+
+def test_a_fifo_in_the_place_of_a_result_is_left_out_and_named(tmp_path: Path):
+    folder = _made(run_directory(tmp_path, "l1", 0))
+    os.mkfifo(folder / "result.json")
+    (fault,) = read_results(tmp_path).damaged
+    assert "result.json: cannot be read (a FIFO, not a file)" in fault
+
+
+def _made(folder: Path) -> Path:
     folder.mkdir(parents=True)
-    for content, message in (('{"loss": ', "not valid JSON"), ("[]", "not the result of a run")):
-        (folder / "result.json").write_text(content)
-        with pytest.raises(InputError, match=rf"seed_0/result\.json: {message}.* Delete it"):
-            read_results(tmp_path)
+    return folder
 
 
 def test_results_are_one_row_a_run_as_csv_and_json(tmp_path: Path):
@@ -385,7 +421,8 @@ def test_results_are_one_row_a_run_as_csv_and_json(tmp_path: Path):
         folder.mkdir(parents=True)
         more = {"versions": {"jax": "1", "numpy": "2"}, "mINP": float("nan")}
         write_result(folder, result | more)
-    found = read_results(tmp_path)
+    found, damaged = read_results(tmp_path)
+    assert not damaged
     assert [(r["loss"], r["seed"]) for r in found] == [
         *[("l1", 0), ("l1", 1), ("rmse", 0), ("rmse", 1)]
     ]

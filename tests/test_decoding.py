@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dgnet_jax.data.decoding import DECODE_ERRORS, decode_image, reason
+from dgnet_jax.data.decoding import ImageError, decode_image, reason
 from tests.drawn_market import smooth_image
 
 
@@ -110,7 +110,7 @@ def test_images_are_turned_as_exif_says(orientation: int, as_shown: list[list[in
     ],
 )
 def test_what_is_no_whole_image_is_refused(data: bytes, words: str):
-    with pytest.raises(DECODE_ERRORS) as error:
+    with pytest.raises(ImageError) as error:
         decode_image(data, 128, 64)
     assert words in reason(error.value)
     assert reason(error.value)

@@ -3,13 +3,14 @@
 import io
 import json
 import math
+import os
 
 import jax
 import numpy as np
 import pytest
 from tensorboardX.proto import event_pb2
 
-from dgnet_jax.errors import DivergedError
+from dgnet_jax.errors import DivergedError, InputError
 from dgnet_jax.training.run_log import RunLog, check_finite
 
 
@@ -115,6 +116,30 @@ def test_resuming_removes_the_lost_steps_of_this_stage_and_a_half_written_line(t
     ]
     assert rows(tmp_path)[-1]["l1"] == 31
     assert {entry.name for entry in tmp_path.iterdir()} == {"metrics.jsonl", "tensorboard"}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "null",
+        '{"stage": "dgnet", "step": 1}',
+        '{"kind": "evaluation", "stage": "dgnet", "step": [1]}',
+        '{"kind": "evaluation", "stage": "dgnet", "step": 1e400}',
+        '{"kind": "evaluation", "stage": "dgnet", "step": 1, "mAP": {}}',
+    ],
+)
+def test_resuming_removes_lines_of_another_shape(tmp_path, line):
+    good = '{"kind": "evaluation", "stage": "dgnet", "step": 2, "mAP": 0.5}'
+    (tmp_path / "metrics.jsonl").write_text(f"{line}\n{good}\n")
+    with RunLog(tmp_path, 10, resume_step=5, stream=io.StringIO()) as log:
+        assert log.evaluated(2) and not log.evaluated(1)
+    assert (tmp_path / "metrics.jsonl").read_text() == f"{good}\n"
+
+
+def test_a_fifo_in_the_place_of_the_log_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "metrics.jsonl")
+    with pytest.raises(InputError, match=r"metrics\.jsonl: cannot be read \(a FIFO"):
+        RunLog(tmp_path, 10)
 
 
 def test_a_fresh_start_forgets_the_stage(tmp_path):

@@ -1,5 +1,7 @@
 """A run as one .safetensors file: its weights and its configuration."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -7,11 +9,12 @@ from safetensors.numpy import save_file
 from tiny import IDENTITIES
 from trained import BEST, STEP, save_evaluated, save_run
 
-from dgnet_jax.config import trained_config
+from dgnet_jax.config import default_config, trained_config
 from dgnet_jax.convert.__main__ import main
 from dgnet_jax.errors import InputError
 from dgnet_jax.export.released import to_safetensors
 from dgnet_jax.inference import load_model
+from dgnet_jax.runtime.workdir import as_json
 
 PATHS = ("data.root", "data.poses", "teacher.checkpoint", "pretrained", "inception")
 HERE = {**{name: f"/somewhere/{name}" for name in PATHS}, "seed": 7}
@@ -103,6 +106,35 @@ def test_wrong_arguments_are_named_and_nothing_is_written(
     with pytest.raises(SystemExit, match=message):
         main(given)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"data": 3}, r"--config\.data: found a value"),
+        ({"teacher": None}, r"--config\.teacher: found a value"),
+        ({"total_steps": "8"}, r"--config\.total_steps: found '8'"),
+        ({"seed": {"a": 1}}, r"--config\.seed\.a: no such field"),
+        ({"stages": 3}, r"--config\.stages: no such field"),
+    ],
+)
+def test_a_configuration_with_a_wrong_field_is_named_with_its_file(tmp_path, inside, change, found):
+    content = json.dumps(as_json(default_config()) | change)
+    place = tmp_path / ("a.safetensors" if inside else "config.json")
+    if inside:
+        save_file({"a": np.zeros(1)}, place, {"config": content})
+    else:
+        place.write_text(content)
+    with pytest.raises(InputError, match=rf"(?s)^{place}: not the configuration of a run.*{found}"):
+        trained_config(place if inside else tmp_path)
+
+
+@pytest.mark.parametrize("content", ["null", "[]", "{", "[" * 100_000, '{"a.b": 1}'])
+def test_metadata_that_is_no_configuration_is_named(tmp_path, content):
+    save_file({"a": np.zeros(1)}, tmp_path / "a.safetensors", {"config": content})
+    with pytest.raises(InputError, match=r"a\.safetensors: holds no configuration"):
+        trained_config(tmp_path / "a.safetensors")
 
 
 def test_a_file_without_a_configuration_says_what_to_do(tmp_path):

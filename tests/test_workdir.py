@@ -103,7 +103,24 @@ def test_reading_what_is_not_a_work_directory_says_so(tmp_path):
     with pytest.raises(InputError, match=r"config.json: not valid JSON"):
         workdir.load_config(tmp_path)
     (tmp_path / "config.json").write_text("[1]")
-    with pytest.raises(InputError, match="expected a JSON object"):
+    with pytest.raises(InputError, match="valid dictionary, found \\[1\\]"):
+        workdir.load_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ("null", "valid dictionary, found None"),
+        ('{"seed": 1e400}', "1e400 is no number"),
+        ("[" * 100_000, "too deeply nested"),
+        ('{"a":' * 900 + "1" + "}" * 900, "too deeply nested"),
+        ('{"a.b": 1}', "dots in field names"),
+        ('{"__class__": 1}', "__class__"),
+    ],
+)
+def test_json_that_is_no_configuration_is_named(tmp_path, content, found):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(InputError, match=rf"config\.json: .*{found}.* Restore it"):
         workdir.load_config(tmp_path)
 
 

@@ -1,17 +1,20 @@
 """study.json: the study's plan, so that another process can continue it or write its report."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import ml_collections
+import pydantic
+from typing_extensions import TypedDict
 
-from dgnet_jax.ablation.points import Point
+from dgnet_jax.ablation.points import Point, check_label
 from dgnet_jax.ablation.results import read_stored
 from dgnet_jax.config import default_config
 from dgnet_jax.errors import InputError
 from dgnet_jax.runtime import workdir as work_directory
 from dgnet_jax.runtime.atomic import write_json
+from dgnet_jax.runtime.reading import Count
 
 STUDY_FILE = "study.json"
 # Fields that change no result of a run, and those that say where things are on this machine.
@@ -34,14 +37,21 @@ MAY_DIFFER = (*_HARMLESS, "reconstruction_loss")
 RUN_MAY_DIFFER = (*_HARMLESS, "teacher.checkpoint")
 
 
-def read_plan(study: Path) -> dict[str, Any] | None:
-    """{"losses": label -> expression or "custom", "seeds", "config"}; None without a study.json.
+class Plan(TypedDict):
+    """losses: label to expression or "custom"; config: as `work_directory.as_json` gives it."""
+
+    losses: dict[Annotated[str, pydantic.AfterValidator(check_label)], str]
+    seeds: Annotated[list[Count], pydantic.Field(min_length=1)]
+    config: dict[str, Any]
+
+
+def read_plan(study: Path) -> Plan | None:
+    """What study.json holds; None without one.
 
     Raises:
         InputError: the file is not what `save_plan` writes.
     """
-    hint = "Restore it, or use another --workdir."
-    return read_stored(study / STUDY_FILE, "a study", ("losses", "seeds", "config"), hint)
+    return read_stored(study / STUDY_FILE, Plan, work_directory.REMEDY)
 
 
 def refuse_other_plan(
@@ -76,7 +86,7 @@ def save_plan(
     Raises:
         InputError: the folder cannot be written to.
     """
-    saved = read_plan(study) or {"losses": {}, "seeds": []}
+    saved: Mapping[str, Any] = read_plan(study) or {"losses": {}, "seeds": []}
     plan = {
         "losses": saved["losses"] | {point.label: point.expression for point in points},
         "seeds": sorted({*saved["seeds"], *seeds}),

@@ -178,11 +178,17 @@ def _named(spec: str) -> Point:
     return Point(label_of(name), expression, name)
 
 
-def _labelled(label: str, spec: LossSpec) -> Point:
+def check_label(label: str) -> str:
+    """The label of a loss, if it can name a folder; InputError otherwise."""
     if not _LABEL.fullmatch(label):
         raise InputError(
             f"losses: the label {label!r} names a folder; use letters, digits, _, ., + and -"
         )
+    return label
+
+
+def _labelled(label: str, spec: LossSpec) -> Point:
+    check_label(label)
     if callable(spec):
         return _custom(label, spec)
     point = _named(spec)

@@ -1,17 +1,24 @@
 """How far a study is, how long it will take, and how long each run has taken."""
 
-import json
 import sys
 import time
 from pathlib import Path
 from typing import Self, TextIO
 
 import jax
+from absl import logging
 from tqdm import tqdm
+from typing_extensions import TypedDict
 
+from dgnet_jax.errors import InputError
 from dgnet_jax.runtime.atomic import write_json
+from dgnet_jax.runtime.reading import Number, read_json
 
 WALL_TIME_FILE = "wall_time.json"
+
+
+class _Seconds(TypedDict):
+    wall_seconds: Number
 
 
 class StudyProgress:
@@ -168,6 +175,10 @@ class WallTime:
 
     def _read(self) -> float:
         try:
-            return float(json.loads(self._file.read_text())["wall_seconds"])
-        except (OSError, ValueError, KeyError, TypeError):
+            seconds = read_json(self._file, _Seconds, "The time is counted from now on.")
+        except (FileNotFoundError, NotADirectoryError):
             return 0.0
+        except InputError as error:
+            logging.warning("%s", error)
+            return 0.0
+        return seconds["wall_seconds"]

@@ -1,21 +1,22 @@
 """The results of a study: one JSON file a run, and one table of all runs that are over."""
 
 import csv
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, NamedTuple, NotRequired
+
+import pydantic
+from typing_extensions import TypedDict
 
 from dgnet_jax.errors import InputError
 from dgnet_jax.losses import FUSIONS, LOSSES
 from dgnet_jax.runtime.atomic import replacing, write_json
+from dgnet_jax.runtime.reading import Count, Number, check_shape, read_json
 
 Row = dict[str, Any]
 
 RUNS, RESULT_FILE = "runs", "result.json"
 FINISHED, DIVERGED = "finished", "diverged"
-# Without these a file is no result.
-_ESSENTIAL = ("loss", "expression", "seed", "status")
 RANKING = ("rank1", "rank5", "rank10", "rank20", "mAP", "mAP_standard", "mINP")
 COUNTS = ("queries", "gallery")
 IMAGES = (
@@ -65,6 +66,44 @@ Ranking metrics are shares of 1, of the main row; image metrics as of
 """
 
 
+class _Fields(TypedDict):
+    """What is no measure; older results lack some."""
+
+    __pydantic_config__ = pydantic.ConfigDict(extra="allow")  # type: ignore[misc]
+
+    loss: str
+    expression: str
+    seed: Count
+    status: Literal["finished", "diverged"]
+    diverged_step: NotRequired[Count | None]
+    diverged_loss: NotRequired[str | None]
+    steps: NotRequired[Count | None]
+    wall_seconds: NotRequired[Number | None]
+    versions: NotRequired[dict[str, str] | None]
+
+
+def _whole(row: Row) -> Row:
+    """The row; ValueError for one that the tables cannot be computed from."""
+    check_shape(row, _Fields)
+    measures = {name: row.get(name) for name in (*RANKING, *COUNTS, *IMAGES)}
+    check_shape(measures, dict[str, Number | None])
+    if row["status"] == FINISHED and row.get("steps") is None:
+        raise ValueError("a finished run has steps")
+    if row.get("dims") is not None and None in (row.get("generated"), row.get("real")):
+        raise ValueError("a result with dims has generated and real")
+    return row
+
+
+_Result = Annotated[Row, pydantic.AfterValidator(_whole)]
+
+
+class Results(NamedTuple):
+    """rows: of the runs that are over; damaged: what is wrong with each result left out."""
+
+    rows: list[Row]
+    damaged: tuple[str, ...]
+
+
 def run_directory(study: Path, label: str, seed: int) -> Path:
     """The work directory of a run."""
     return study / RUNS / label / f"seed_{seed}"
@@ -79,23 +118,35 @@ def read_result(folder: Path) -> Row | None:
     """A run's result, or None if it is not over.
 
     Raises:
-        InputError: the file is not what `write_result` writes.
+        InputError: the file is not what `write_result` writes, or another run's.
     """
     hint = "Delete it to have the run measured again."
-    return read_stored(folder / RESULT_FILE, "the result of a run", _ESSENTIAL, hint)
+    row: Row | None = read_stored(folder / RESULT_FILE, _Result, hint)
+    if row is not None and folder != run_directory(folder.parents[2], row["loss"], row["seed"]):
+        raise InputError(
+            f"{folder / RESULT_FILE}: the result of {row['loss']!r}, seed {row['seed']}, and so of "
+            f"another folder. {hint}"
+        )
+    return row
 
 
-def read_results(study: Path) -> list[Row]:
+def read_results(study: Path) -> Results:
     """The results of all runs that are over, whichever process made them.
 
-    In the thesis's order of losses, then other labels by name; each by seed.
+    In the thesis's order of losses, then other labels by name; each by seed. What is damaged is
+    left out and named.
     """
-    rows = [read_result(file.parent) for file in study.glob(f"{RUNS}/*/seed_*/{RESULT_FILE}")]
+    rows, damaged = [], []
+    for file in sorted(study.glob(f"{RUNS}/*/seed_*/{RESULT_FILE}")):
+        try:
+            row = read_result(file.parent)
+        except InputError as error:
+            damaged.append(str(error))
+        else:
+            rows += [row] if row is not None else []
     order = {label: place for place, label in enumerate((*LOSSES, *FUSIONS))}
-    return sorted(
-        (row for row in rows if row is not None),
-        key=lambda row: (order.get(row["loss"], len(order)), row["loss"], row["seed"]),
-    )
+    rows.sort(key=lambda row: (order.get(row["loss"], len(order)), row["loss"], row["seed"]))
+    return Results(rows, tuple(damaged))
 
 
 def write_results(study: Path, rows: Sequence[Row]) -> None:
@@ -119,24 +170,9 @@ def measured_values(rows: Iterable[Mapping[str, Any]], field: str) -> list[float
     return [float(value) for value in values if value is not None]
 
 
-def read_stored(path: Path, what: str, needed: Iterable[str], hint: str) -> dict[str, Any] | None:
-    """The object in a JSON file; None if there is no such file.
-
-    Args:
-        path: of the file.
-        what: it should be, for the error: "a study".
-        needed: keys without which it is something else.
-        hint: what to do about a file that is.
-
-    Raises:
-        InputError: it is not JSON, or something else.
-    """
+def read_stored(path: Path, shape: Any, hint: str) -> Any:
+    """`read_json`, and None if there is no such file."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path, shape, hint)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except ValueError as error:
-        raise InputError(f"{path}: not valid JSON ({error}). {hint}") from error
-    if not isinstance(content, dict) or not content.keys() >= set(needed):
-        raise InputError(f"{path}: not {what}, which has {', '.join(needed)}. {hint}")
-    return content

@@ -62,7 +62,7 @@ from dgnet_jax.ablation.results import (
 from dgnet_jax.ablation.shared_teacher import study_teacher
 from dgnet_jax.ablation.summary import summarise
 from dgnet_jax.ablation.tables import study_tables
-from dgnet_jax.config import default_config, fill
+from dgnet_jax.config import default_config, stored_config
 from dgnet_jax.config_fields import checked
 from dgnet_jax.data.pipeline import ReidData
 from dgnet_jax.errors import DivergedError, InputError
@@ -148,8 +148,12 @@ class Study:
             raise InputError(
                 f"--workdir={workdir}: no study in it (no {STUDY_FILE}); run one first"
             )
-        config = work_directory.from_json(saved["config"])
-        fill(config, default_config())
+        file = folder / STUDY_FILE
+        try:
+            present = work_directory.from_json(saved["config"])
+        except ValueError as error:
+            raise InputError(f"{file}: {error}. {work_directory.REMEDY}") from error
+        config = stored_config(present, file, work_directory.REMEDY)
         study = cls(config, seeds=saved["seeds"], workdir=folder)
         study.points = known_points(saved["losses"])
         return study
@@ -176,35 +180,39 @@ class Study:
             return self.save_results()
 
     def rows(self) -> list[Row]:
-        """The results of all runs in the folder that are over."""
-        return read_results(self.workdir)
+        """The results of all runs in the folder that are over, without damaged ones."""
+        return read_results(self.workdir).rows
 
     def table(self) -> list[Row]:
         """A row a loss: mean, sd and n over seeds of each metric, see `summary.Summary.as_row`."""
         return [summary.as_row() for summary in summarise(self.rows())]
 
     def text(self) -> str:
-        """The tables in Markdown, and what is not over yet."""
-        tables = study_tables(self.rows(), self.config.data.name)
-        parts = [to_markdown(table) for table in tables]
+        """The tables in Markdown, and what is damaged or not over yet."""
+        rows, damaged = read_results(self.workdir)
+        parts = [to_markdown(table) for table in study_tables(rows, self.config.data.name)]
+        parts += [f"Left out: {fault}" for fault in damaged]
         missing = [f"{label} seed {seed}" for label, seed in self.missing()]
         if missing:
             parts.append(f"Not over yet: {', '.join(missing)}.")
         return "\n\n".join(parts)
 
     def missing(self) -> list[tuple[str, int]]:
-        """Label and seed of the runs that are not over yet, those of other shards included."""
-        return [
-            (point.label, seed)
-            for point, seed in assign(self.points, self.seeds)
-            if read_result(self._folder(point, seed)) is None
-        ]
+        """Label and seed of the runs without a result, those of other shards included."""
+        over = {(row["loss"], row["seed"]) for row in self.rows()}
+        pairs = [(point.label, seed) for point, seed in assign(self.points, self.seeds)]
+        return [pair for pair in pairs if pair not in over]
 
     def save_results(self) -> list[Row]:
-        """Writes results.csv, results.json and the tables; returns the rows."""
+        """Writes results.csv, results.json and the tables; returns the rows.
+
+        A damaged result is left out and named in a warning.
+        """
 
         def write() -> list[Row]:
-            rows = self.rows()
+            rows, damaged = read_results(self.workdir)
+            for fault in damaged:
+                logging.warning("left out: %s", fault)
             if rows:
                 write_results(self.workdir, rows)
                 write_tables(self.workdir / "tables", study_tables(rows, self.config.data.name))
@@ -215,6 +223,8 @@ class Study:
     def report(self) -> Path:
         """Writes results, tables and the report page from the runs that are over; returns the page.
 
+        A damaged result is left out, and named in a warning and in the page.
+
         Raises:
             InputError: no run is over yet.
         """
@@ -222,7 +232,8 @@ class Study:
 
         rows = self.save_results()
         images = None if self._session is None else self._session.data.train_images
-        return write_report(self.workdir, rows, self.config, train_images=images)
+        damaged = read_results(self.workdir).damaged
+        return write_report(self.workdir, rows, self.config, damaged, train_images=images)
 
     def _run(
         self, waiting: Sequence[tuple[Point, int]], planned: int, check: Callable[[], None]
@@ -342,8 +353,8 @@ class Study:
         """
         row = on_first_process(partial(read_result, self._folder(point, seed)))
         if row and row["status"] == FINISHED and self.config.evaluation.generated_images:
-            lacking = row["dims"] is None and bool(self.config.inception)
-            return row["generated"] is not None and not lacking
+            lacking = row.get("dims") is None and bool(self.config.inception)
+            return row.get("generated") is not None and not lacking
         return row is not None
 
     def _save_plan(self) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from absl import logging
 
-from dgnet_jax.data.decoding import DECODE_ERRORS, decode_image, reason
+from dgnet_jax.data.decoding import decode_image, reason
 from dgnet_jax.data.splits import Split
 from dgnet_jax.errors import InputError
 from dgnet_jax.runtime.threads import available_cpus
@@ -67,7 +67,7 @@ def decode(
         for i in range(start, min(start + _CHUNK, len(split))):
             try:
                 images[i] = decode_image(split.read_bytes(i), height, width)
-            except DECODE_ERRORS as error:
+            except OSError as error:
                 reasons[i] = reason(error)
 
     with ThreadPoolExecutor(num_threads or available_cpus()) as pool:

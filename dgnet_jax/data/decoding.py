@@ -6,7 +6,6 @@ sets, whose files are plain 8-bit JPEG and PNG.
 """
 
 import io
-import struct
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -14,16 +13,14 @@ from PIL import Image, ImageOps
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")
 """Asking for these keeps Pillow from loading all of its plugins to try them on a broken file."""
 
-# What Pillow raises for what is not a whole image.
-DECODE_ERRORS = (
-    OSError,  # unidentified, truncated or unreadable
-    ValueError,
-    SyntaxError,  # Pillow's word for a malformed PNG
-    EOFError,
-    IndexError,
-    struct.error,
-    Image.DecompressionBombError,
-)
+
+class ImageError(OSError):
+    """Bytes that are not a whole image.
+
+    An `OSError`, as that of a file that cannot be read, so that a broken image among good ones is
+    named and left out, whatever is wrong with it.
+    """
+
 
 _EXIF_ORIENTATION = 0x0112
 
@@ -39,19 +36,31 @@ def decode_image(data: bytes, height: int, width: int) -> np.ndarray:
         (height, width, 3) uint8 RGB.
 
     Raises:
-        One of `DECODE_ERRORS`: not a whole image.
+        ImageError: not a whole image.
     """
+    rgb = open_rgb(data)
+    if rgb.size != (width, height):
+        rgb = rgb.resize((width, height), Image.Resampling.BICUBIC)
+    return np.asarray(rgb)
+
+
+def open_rgb(data: bytes) -> Image.Image:
+    """The image of a whole file, upright and in mode RGB; raises as `decode_image`."""
     if not data:
-        raise OSError("the file is empty")
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        rgb = to_rgb(image)
-        if rgb.size != (width, height):
-            rgb = rgb.resize((width, height), Image.Resampling.BICUBIC)
-        return np.asarray(rgb)
+        raise ImageError("the file is empty")
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            image.load()
+            return _to_rgb(image)
+    except MemoryError:  # says more about the machine than about the file
+        raise
+    except Image.UnidentifiedImageError as error:
+        raise ImageError("not an image") from error
+    except Exception as error:  # Pillow's readers of EXIF and TIFF raise nearly every kind
+        raise ImageError(str(error) or type(error).__name__) from error
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """The image upright and in mode RGB; raises one of `DECODE_ERRORS` as `decode_image` does."""
+def _to_rgb(image: Image.Image) -> Image.Image:
     if image.getexif().get(_EXIF_ORIENTATION, 1) != 1:
         image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":
@@ -73,8 +82,6 @@ def _eight_bits(image: Image.Image) -> np.ndarray:
     return np.clip(np.round(values), 0, 255).astype(np.uint8)
 
 
-def reason(error: Exception) -> str:
-    """One of `DECODE_ERRORS` in words."""
-    if isinstance(error, Image.UnidentifiedImageError):
-        return "not an image"
-    return str(error) or type(error).__name__
+def reason(error: OSError) -> str:
+    """Why an image could not be read or decoded, without its path."""
+    return error.strerror or str(error) or type(error).__name__

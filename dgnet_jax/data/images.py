@@ -9,8 +9,9 @@ import numpy as np
 from absl import logging
 from PIL import Image
 
-from dgnet_jax.data.decoding import DECODE_ERRORS, decode_image, reason, to_rgb
+from dgnet_jax.data.decoding import decode_image, open_rgb, reason
 from dgnet_jax.errors import InputError
+from dgnet_jax.runtime.reading import IMAGE_BYTES, read_bytes
 from dgnet_jax.runtime.threads import available_cpus
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
@@ -56,8 +57,8 @@ def read_images(
 
     def read(path: Path) -> np.ndarray | str:
         try:
-            return decode_image(path.read_bytes(), height, width)
-        except DECODE_ERRORS as error:
+            return decode_image(read_bytes(path, IMAGE_BYTES), height, width)
+        except OSError as error:
             return reason(error)
 
     chunks = [files[start : start + chunk] for start in range(0, len(files), chunk)]
@@ -110,7 +111,7 @@ def read_photographs(
         try:
             images.append(read_photograph(path, height, width))
             paths.append(str(path))
-        except DECODE_ERRORS as error:
+        except OSError as error:
             logging.warning("%s: skipped: %s", path, reason(error))
             skipped.append(str(path))
     if not images:
@@ -129,11 +130,9 @@ def read_photograph(path: str | Path, height: int, width: int) -> np.ndarray:
     animation the first frame counts.
 
     Raises:
-        one of `data.decoding.DECODE_ERRORS`: it is not a whole image.
+        OSError: it cannot be read; `data.decoding.ImageError`: it is not a whole image.
     """
-    with Image.open(path) as opened:
-        opened.load()
-        image = to_rgb(opened)
+    image = open_rgb(read_bytes(path, IMAGE_BYTES))
     if not _NARROWEST <= image.height / image.width <= _WIDEST:
         logging.warning(
             "%s: %d x %d pixels, which is not the shape of a person; it is squeezed into %d x %d",

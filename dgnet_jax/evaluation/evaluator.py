@@ -16,6 +16,7 @@ import ml_collections
 import numpy as np
 from absl import logging
 
+from dgnet_jax.config import trained_config
 from dgnet_jax.config_fields import checked
 from dgnet_jax.data.pipeline import ReidData
 from dgnet_jax.data.splits import JUNK
@@ -41,7 +42,7 @@ from dgnet_jax.runtime.checkpoints import Step
 from dgnet_jax.runtime.dataset import open_data
 from dgnet_jax.runtime.devices import Placement, on_first_process, use_compilation_cache
 from dgnet_jax.runtime.paths import user_path
-from dgnet_jax.runtime.workdir import CONFIG_FILE, load_config
+from dgnet_jax.runtime.workdir import CONFIG_FILE
 
 Evaluation = dict[str, Any]
 
@@ -219,7 +220,7 @@ def _trained_on(config: ml_collections.ConfigDict, workdir: str | Path) -> str:
     if config.get("released", ""):
         return "unknown (released weights)"
     if (Path(workdir) / CONFIG_FILE).exists():
-        return _data_name(load_config(workdir))
+        return _data_name(trained_config(workdir))
     return _data_name(config)
 
 

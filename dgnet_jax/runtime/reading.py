@@ -4,11 +4,12 @@ A FIFO or a device in the place of a file would be waited for without end, and a
 bomb would take all memory: both are refused before they are opened.
 """
 
+import functools
 import json
 import math
 import os
 import stat
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import pydantic
 
@@ -22,6 +23,20 @@ IMAGE_BYTES = 64 * MEGABYTE
 TABLE_BYTES = 256 * MEGABYTE
 JSON_BYTES = 64 * MEGABYTE
 WEIGHTS_BYTES = 8 * 1024 * MEGABYTE
+# Of a file of JSON; the deepest one that this package writes has five.
+_MOST_LEVELS = 50
+
+
+def _no_bool(value: Any) -> Any:
+    if isinstance(value, bool):  # which pydantic takes for 0.0 or 1.0
+        raise ValueError("a bool")
+    return value
+
+
+Number = Annotated[float, pydantic.Field(strict=True), pydantic.BeforeValidator(_no_bool)]
+"""An int or a float, for shapes."""
+Count = Annotated[int, pydantic.Field(strict=True, ge=0, le=2**31 - 1)]
+"""A whole number from 0 on that NumPy's and jax's int32 can hold, for shapes."""
 
 
 class NotRegularError(OSError):
@@ -102,7 +117,11 @@ def parse_json(text: str | bytes) -> Any:
         ValueError: it is no JSON, not UTF-8, too deeply nested, or has a number beyond float's.
     """
     try:
-        return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+        content = json.loads(
+            text, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_whole
+        )
+        _refuse_deep(content)
+        return content
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8 text ({error})") from error
     except RecursionError as error:
@@ -122,6 +141,27 @@ def _finite(digits: str) -> float:
     return value
 
 
+def _whole(digits: str) -> int:
+    _finite(digits)
+    return int(digits)
+
+
+def _refuse_deep(content: Any) -> None:
+    """Raises RecursionError for what functions that call themselves could not walk through."""
+    level = [content]
+    for _ in range(_MOST_LEVELS):
+        inside = [item.values() if isinstance(item, dict) else item for item in level]
+        level = [
+            value
+            for values in inside
+            if not isinstance(values, str | int | float | None)
+            for value in values
+        ]
+        if not level:
+            return
+    raise RecursionError
+
+
 def check_shape(content: Any, shape: type[T]) -> T:
     """`content` as pydantic validates it against `shape`, strictly.
 
@@ -129,7 +169,7 @@ def check_shape(content: Any, shape: type[T]) -> T:
         ValueError: it is of another shape; the message names the first places and what is there.
     """
     try:
-        return pydantic.TypeAdapter(shape).validate_python(content, strict=True)
+        return _adapter(shape).validate_python(content, strict=True)  # type: ignore[arg-type]
     except pydantic.ValidationError as error:
         places = [
             f"{'.'.join(map(str, detail['loc'])) or 'the whole'}: {detail['msg']}, "
@@ -137,6 +177,11 @@ def check_shape(content: Any, shape: type[T]) -> T:
             for detail in error.errors(include_url=False)[:3]
         ]
         raise ValueError("; ".join(places)) from error
+
+
+@functools.cache  # it compiles the shape, which takes longer than most checks
+def _adapter(shape: type[T]) -> pydantic.TypeAdapter[T]:
+    return pydantic.TypeAdapter(shape)
 
 
 def _short(value: Any) -> str:

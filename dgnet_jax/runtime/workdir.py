@@ -16,10 +16,12 @@ from dgnet_jax.errors import InputError
 from dgnet_jax.runtime.atomic import replacing
 from dgnet_jax.runtime.devices import on_first_process
 from dgnet_jax.runtime.paths import user_path
+from dgnet_jax.runtime.reading import read_json
 
 # The two stages of a training.
 TEACHER_STAGE, DGNET_STAGE = "teacher", "dgnet"
 CONFIG_FILE = "config.json"
+REMEDY = "Restore it, or use another --workdir."
 LOCK_FILE = ".lock"
 
 # None in the processes of a run that the first one holds it for.
@@ -134,7 +136,11 @@ def load_config(workdir: str | Path) -> ml_collections.ConfigDict:
             f"{folder}: no {CONFIG_FILE} in it, so it is not a work directory; found "
             f"{sorted(entry.name for entry in folder.iterdir())[:10]}. Train in it first."
         )
-    return from_json(_read(folder))
+    content = _read(folder)
+    try:
+        return from_json(content)
+    except ValueError as error:
+        raise InputError(f"{folder / CONFIG_FILE}: {error}. {REMEDY}") from error
 
 
 def lock(workdir: Path) -> None:
@@ -202,18 +208,7 @@ def _unwritable(folder: Path, error: OSError) -> InputError:
 
 
 def _read(folder: Path) -> dict[str, Any]:
-    path = folder / CONFIG_FILE
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(
-            f"{path}: not valid JSON ({error}). Restore it, or use another --workdir."
-        ) from error
-    if not isinstance(content, dict):
-        raise InputError(
-            f"{path}: expected a JSON object of config fields, found {type(content).__name__}."
-        )
-    return content
+    return read_json(folder / CONFIG_FILE, dict[str, Any], REMEDY)
 
 
 def _covered(name: str, prefixes: tuple[str, ...]) -> bool:
@@ -247,8 +242,15 @@ def as_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 
 def from_json(content: Mapping[str, Any]) -> ml_collections.ConfigDict:
-    """The configuration that `as_json` gave; sequences come back as tuples."""
-    return ml_collections.ConfigDict(_with_tuples(dict(content)))
+    """The configuration that `as_json` gave; sequences come back as tuples.
+
+    Raises:
+        ValueError: a key is one that no field can have.
+    """
+    try:
+        return ml_collections.ConfigDict(_with_tuples(dict(content)))
+    except AttributeError as error:  # of a key such as __class__
+        raise ValueError(str(error)) from error
 
 
 def _with_tuples(value: Any) -> Any:

@@ -7,17 +7,50 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, TextIO
+from typing import Any, Literal, NotRequired, Self, TextIO
 
 import jax
 import numpy as np
+import pydantic
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
+from typing_extensions import TypedDict
 
-from dgnet_jax.errors import DivergedError
+from dgnet_jax.errors import DivergedError, InputError
 from dgnet_jax.runtime.atomic import replacing
+from dgnet_jax.runtime.reading import (
+    TABLE_BYTES,
+    Count,
+    Number,
+    check_shape,
+    parse_json,
+    read_bytes,
+)
 
 METRICS_FILE = "metrics.jsonl"
+
+
+class _Row(TypedDict):
+    """What every row has; the rest are numbers, and the names of those that were not finite."""
+
+    __pydantic_config__ = pydantic.ConfigDict(extra="allow")  # type: ignore[misc]
+
+    kind: Literal["train", "evaluation"]
+    stage: str
+    step: Count
+    non_finite: NotRequired[str]
+
+
+def parse_row(line: str | bytes) -> Mapping[str, Any]:
+    """A row of metrics.jsonl.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    row: Mapping[str, Any] = check_shape(parse_json(line), _Row)
+    numbers = {name: value for name, value in row.items() if name not in _Row.__annotations__}
+    check_shape(numbers, dict[str, Number | None])
+    return row
 
 
 class RunLog:
@@ -248,21 +281,23 @@ def _pairs(numbers: Mapping[str, float]) -> str:
 def _truncate(path: Path, stage: str, last_step: int) -> set[int]:
     """Removes the stage's rows beyond `last_step` and broken lines; returns evaluated steps."""
     evaluated, broken = set(), 0
-    with (
-        replacing(path) as temporary,
-        path.open(encoding="utf-8", errors="replace") as old,
-        temporary.open("w", encoding="utf-8") as new,
-    ):
+    try:
+        old = read_bytes(path, TABLE_BYTES).splitlines()
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror or error}). Move it away; the log then "
+            "begins anew"
+        ) from error
+    with replacing(path) as temporary, temporary.open("wb") as new:
         for line in old:
             try:
-                row = json.loads(line)
-                beyond = row["stage"] == stage and row["step"] > last_step
-            except (ValueError, KeyError, TypeError):
+                row = parse_row(line)
+            except ValueError:
                 broken += 1
                 continue
-            if beyond:
+            if row["stage"] == stage and row["step"] > last_step:
                 continue
-            new.write(line if line.endswith("\n") else line + "\n")
+            new.write(line + b"\n")
             if row["stage"] == stage and row["kind"] == "evaluation":
                 evaluated.add(row["step"])
     if broken:

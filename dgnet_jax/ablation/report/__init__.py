@@ -35,6 +35,7 @@ def write_report(
     study_dir: str | Path,
     rows: Sequence[Mapping[str, Any]],
     config: ml_collections.ConfigDict,
+    damaged: Sequence[str] = (),
     *,
     train_images: np.ndarray | None = None,
 ) -> Path:
@@ -45,6 +46,7 @@ def write_report(
         rows: one for each run that is over, as its result.json.
         config: the study's: its data set, `seed` and `log.image_rows` choose the images that every
             picture shows.
+        damaged: what is wrong with each result that is left out.
         train_images: of the data set, (n, rows, columns, 3) uint8, if they are in memory already.
 
     Returns:
@@ -55,10 +57,13 @@ def write_report(
     """
     study_dir = Path(study_dir)
     if not rows:
-        raise InputError(f"{study_dir}: no run of the study is over; there is nothing to report")
+        faults = "".join(f"\n  {fault}" for fault in damaged)
+        raise InputError(
+            f"{study_dir}: no run of the study is over; there is nothing to report{faults}"
+        )
     runs = [read_run(run_directory(study_dir, row["loss"], row["seed"]), row) for row in rows]
     title = f"Reconstruction losses of DG-Net on {config.data.name}"
-    return _write(study_dir, title, runs, config, train_images)
+    return _write(study_dir, title, runs, config, damaged, train_images)
 
 
 def write_run_report(
@@ -87,7 +92,7 @@ def write_run_report(
         "steps": config.total_steps,
     }
     title = f"DG-Net with {config.reconstruction_loss} on {config.data.name}"
-    return _write(workdir, title, [read_run(workdir, result)], config, train_images)
+    return _write(workdir, title, [read_run(workdir, result)], config, (), train_images)
 
 
 def _write(
@@ -95,6 +100,7 @@ def _write(
     title: str,
     runs: Sequence[Run],
     config: ml_collections.ConfigDict,
+    damaged: Sequence[str],
     train_images: np.ndarray | None,
 ) -> Path:
     started = time.perf_counter()
@@ -107,7 +113,7 @@ def _write(
         folder = page.parent
         folder.mkdir(parents=True, exist_ok=True)
         found = [
-            sections.results_section(groups, config.data.name, parent),
+            sections.results_section(groups, config.data.name, parent, damaged),
             sections.metrics_section(folder, groups),
             *sections.picture_sections(folder, groups, paintings, missing),
             sections.truth_section(folder, groups),

@@ -1,6 +1,5 @@
 """The runs of a study as the report shows them: results, and curves read from metrics.jsonl."""
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,8 +11,9 @@ import numpy as np
 from dgnet_jax.ablation.results import DIVERGED
 from dgnet_jax.ablation.summary import BASELINE
 from dgnet_jax.losses import FUSIONS, LOSSES
+from dgnet_jax.runtime.reading import TABLE_BYTES, read_bytes
 from dgnet_jax.runtime.workdir import DGNET_STAGE
-from dgnet_jax.training.run_log import METRICS_FILE
+from dgnet_jax.training.run_log import METRICS_FILE, parse_row
 
 _THESIS_ORDER = (*LOSSES, *FUSIONS)
 # Numbers of a row of metrics.jsonl that are no losses or metrics.
@@ -41,6 +41,7 @@ class Run:
         result: its row of results.
         evaluations: metric to its curve, in shares of 1.
         losses: term of the objective to its curve.
+        fault: what of its log could not be read, in words; "" if all was.
     """
 
     label: str
@@ -49,6 +50,7 @@ class Run:
     result: Mapping[str, Any]
     evaluations: Mapping[str, Series]
     losses: Mapping[str, Series]
+    fault: str = ""
 
     @property
     def diverged(self) -> bool:
@@ -58,25 +60,40 @@ class Run:
 
 def read_run(workdir: Path, result: Mapping[str, Any]) -> Run:
     """The run of a row of results; without a log its curves are empty."""
-    evaluations, losses = read_history(workdir / METRICS_FILE)
-    return Run(result["loss"], int(result["seed"]), workdir, result, evaluations, losses)
+    evaluations, losses, fault = read_history(workdir / METRICS_FILE)
+    return Run(result["loss"], int(result["seed"]), workdir, result, evaluations, losses, fault)
 
 
-def read_history(path: Path) -> tuple[dict[str, Series], dict[str, Series]]:
-    """Evaluations and losses of the DG-Net stage in a metrics.jsonl, by name.
+class History(NamedTuple):
+    """Curves of a metrics.jsonl by name, and what of it could not be read, in words."""
 
-    Broken lines, which a kill leaves, are passed over. Of two rows of one step the later counts.
+    evaluations: dict[str, Series]
+    losses: dict[str, Series]
+    fault: str = ""
+
+
+def read_history(path: Path) -> History:
+    """Evaluations and losses of the DG-Net stage in a metrics.jsonl.
+
+    Broken lines, such as a kill leaves, are passed over. Of two rows of one step the later counts.
     """
     found: dict[str, dict[str, dict[int, float]]] = {"evaluation": {}, "train": {}}
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ()
+    try:
+        lines = read_bytes(path, TABLE_BYTES).splitlines()
+    except FileNotFoundError:
+        return History({}, {})
+    except OSError as error:
+        return History({}, {}, f"{path} cannot be read ({error.strerror or error})")
+    broken = 0
     for line in lines:
         try:
-            row = json.loads(line)
-            curves, stage, step = found[row["kind"]], row["stage"], int(row["step"])
-        except (ValueError, KeyError, TypeError):
+            row = parse_row(line)
+        except ValueError:
+            broken += 1
             continue
-        if stage != DGNET_STAGE:
+        if row["stage"] != DGNET_STAGE:
             continue
+        curves, step = found[row["kind"]], row["step"]
         for name, value in row.items():
             # A null is a number that was not finite.
             if name not in _NOT_SHOWN and isinstance(value, int | float | None):
@@ -85,7 +102,8 @@ def read_history(path: Path) -> tuple[dict[str, Series], dict[str, Series]]:
         {name: _series(values) for name, values in found[kind].items()}
         for kind in ("evaluation", "train")
     )
-    return evaluations, losses
+    fault = f"{broken} of {len(lines)} lines of {path} are broken" if broken else ""
+    return History(evaluations, losses, fault)
 
 
 def _series(values: Mapping[int, float]) -> Series:

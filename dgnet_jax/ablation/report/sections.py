@@ -20,7 +20,9 @@ from dgnet_jax.ablation.report.runs import Run, thesis_groups
 from dgnet_jax.ablation.results import Row, measured_values
 from dgnet_jax.ablation.summary import divergence
 from dgnet_jax.ablation.tables import run_table, study_tables
+from dgnet_jax.data.decoding import open_rgb, reason
 from dgnet_jax.figures import save_png
+from dgnet_jax.runtime.reading import IMAGE_BYTES, read_bytes
 
 Groups = Mapping[str, Sequence[Run]]
 # Of photographs in the page; the PNG files hold every pixel.
@@ -86,10 +88,15 @@ def facts(runs: Sequence[Run], config: ml_collections.ConfigDict) -> dict[str, s
     return found
 
 
-def results_section(groups: Groups, dataset: str, study_dir: Path) -> Section:
-    """The thesis's tables, the other measures, and the differences to l1."""
+def results_section(
+    groups: Groups, dataset: str, study_dir: Path, damaged: Sequence[str] = ()
+) -> Section:
+    """The thesis's tables, the other measures, and the differences to l1; and what is left out."""
     study = read_plan(study_dir) is not None
     section = Section("Results", _coverage(groups, study_dir) + _measures(groups, study))
+    section.text += [f"Left out: {fault}" for fault in damaged]
+    runs = [run for group in groups.values() for run in group]
+    section.text += [f"{run.label}, seed {run.seed}: {run.fault}." for run in runs if run.fault]
     if any(label in PUBLISHED.get(dataset, {}) for label in groups):
         section.text.append(
             "The shaded columns are the thesis's published values for full-size networks and "
@@ -216,10 +223,14 @@ def truth_section(folder: Path, groups: Groups) -> Section:
     section = Section("Swaps and their truth")
     for label, runs in groups.items():
         for run in sorted(runs, key=lambda run: (run.diverged, run.seed)):
-            files = sorted((run.workdir / "pictures").glob("truth_*.png"))
-            if files:
+            files = sorted((run.workdir / "pictures").glob("truth_[0-9]*.png"))
+            if not files:
+                continue
+            try:
                 section.pictures.append(_truth_picture(folder, label, run, files[-1]))
                 break
+            except OSError as error:
+                section.text.append(f"Left out: {files[-1]}: {reason(error)}.")
     if section.pictures:
         section.text.append(
             "Test people in the appearance of others: each row as painted and, below it, as drawn, "
@@ -230,8 +241,7 @@ def truth_section(folder: Path, groups: Groups) -> Section:
 
 def _truth_picture(folder: Path, label: str, run: Run, file: Path) -> Picture:
     """A picture of the training, `training.pictures`, with what was measured at its end."""
-    with Image.open(file) as image:
-        picture = image.convert("RGB")
+    picture = open_rgb(read_bytes(file, IMAGE_BYTES))
     step = int(file.stem.rpartition("_")[2])
     caption = f"{label}, seed {run.seed}, step {step:,}."
     measured = [
