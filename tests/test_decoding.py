@@ -114,3 +114,31 @@ def test_what_is_no_whole_image_is_refused(data: bytes, words: str):
         decode_image(data, 128, 64)
     assert words in reason(error.value)
     assert reason(error.value)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        TypeError("a bytes-like object is required"),
+        KeyError(274),
+        OverflowError(),
+        RecursionError(),
+    ],
+)
+def test_whatever_pillow_raises_is_the_readers_own_error(monkeypatch, error):
+    def raise_error(self):
+        raise error
+
+    monkeypatch.setattr(Image.Image, "getexif", raise_error)
+    with pytest.raises(ImageError) as caught:
+        decode_image(encoded(smooth_image(0), "JPEG"), 128, 64)
+    assert reason(caught.value)
+
+
+def test_memory_that_is_short_is_not_the_images_fault(monkeypatch):
+    def raise_error(self):
+        raise MemoryError
+
+    monkeypatch.setattr(Image.Image, "getexif", raise_error)
+    with pytest.raises(MemoryError):
+        decode_image(encoded(smooth_image(0), "JPEG"), 128, 64)
