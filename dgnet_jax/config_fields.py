@@ -171,6 +171,13 @@ FIELDS: dict[str, Field] = {
         "(NAME:KEYPOINTS_Y:KEYPOINTS_X, as pose-transfer programs share them), separated by "
         'commas. They find the garments whose colours are measured; "" uses fixed bands.',
     ),
+    "data.cameras": Field(
+        True,
+        yes_or_no(),
+        "Whether ranking removes a query's matches by its own camera, the field's protocol; False "
+        "takes each image as one by a camera of its own, so that the query image itself alone is "
+        "removed. For images of unknown cameras, or of one.",
+    ),
     "data.height": Field(
         256,
         whole(4, 4096, "a multiple of 4"),

@@ -282,6 +282,87 @@ def test_a_network_is_evaluated_on_people_it_was_not_trained_with(
     assert (run / f"evaluation_on_folder_{strangers.name}" / "cmc.png").exists()
 
 
+@pytest.fixture(scope="module")
+def one_camera(strangers, tmp_path_factory) -> Path:
+    """`strangers` by one camera, with the queries in the gallery too."""
+    root = tmp_path_factory.mktemp("one_camera") / "data"
+    for folder in ("bounding_box_train", "query", "bounding_box_test"):
+        (root / folder).mkdir(parents=True)
+        for n, path in enumerate(sorted((strangers / folder).glob("*.jpg"))):
+            shutil.copy(path, root / folder / f"{path.name.partition('_')[0]}_c1_{n}.jpg")
+    for n, path in enumerate(sorted((root / "query").iterdir())):
+        shutil.copy(path, root / "bounding_box_test" / f"{path.name.partition('_')[0]}_c1_q{n}.jpg")
+    return root
+
+
+def of_one_camera(config, root: Path, cameras: bool) -> ml_collections.ConfigDict:
+    other = config.copy_and_resolve_references()
+    other.data.name, other.data.root, other.data.cameras = "folder", str(root), cameras
+    return other
+
+
+def test_images_of_one_camera_say_why_nothing_is_found(run, config, one_camera, tmp_path, caplog):
+    found = evaluator.evaluate_fully(
+        of_one_camera(config, one_camera, True), run, output=tmp_path / "x.json"
+    )
+    assert all(entry["metrics"]["mAP"] == 0 for entry in found["ranking"])
+    assert "16 of the 16 queries have no match" in caplog.text
+    for text in (caplog.text, evaluation_table(found)):
+        assert "the field's protocol). If the cameras are unknown, --config.data.cameras=F" in text
+    assert "16 of 16 queries have no match, an image of their person by another camera" in (
+        evaluation_table(found)
+    )
+
+
+def test_without_cameras_the_query_s_own_image_alone_is_removed(
+    run, config, one_camera, tmp_path, caplog
+):
+    other = of_one_camera(config, one_camera, False)
+    found = evaluator.evaluate_fully(other, run, output=tmp_path / "x.json")
+    assert "no match" not in caplog.text
+    data, model = open_data(other), load_model(other, run)
+    query, gallery = (
+        (scores_of((1, 0.5), model.embeddings(split.images).astype(np.float64)), split.identities)
+        for split in (data.query, data.gallery)
+    )
+    # The same image by its content; every other image is by another camera.
+    contents = {
+        path: number
+        for number, content in enumerate({Path(path).read_bytes() for path in data.gallery.paths})
+        for path in (*data.query.paths, *data.gallery.paths)
+        if Path(path).read_bytes() == content
+    }
+    own, others = (
+        np.array([contents[path] for path in split.paths]) for split in (data.query, data.gallery)
+    )
+    kept = gallery[1] != -1
+    distances = distances_by_definition(query[0], gallery[0][kept], k1=5, k2=6, lambda_value=0.3)
+    rows = {
+        "alpha 0.5": (query[0], gallery[0]),
+        "alpha 0.5, re-ranked (k1 5, k2 6, lambda 0.3)": (-distances, np.eye(kept.sum())),
+    }
+    for name, (scores, items) in rows.items():
+        chosen = slice(None) if len(items) == len(kept) else kept
+        hits = list(
+            hits_by_sorting(scores, query[1], own, items, gallery[1][chosen], others[chosen])
+        )
+        # Of a person 4 queries and 8 images of the gallery: all but the query itself.
+        assert [len(ranks) for ranks in hits] == [11] * 16
+        metrics = row(found, name)
+        for key, value in figures(hits).items():
+            assert metrics[key] == pytest.approx(value, abs=1e-12), (name, key)
+    assert evaluator.evaluate(other, run)["mAP"] == row(found, "alpha 0.5")["mAP"] > 0
+    assert "config.data.cameras is off: each image counts as one" in evaluation_table(found)
+
+
+def test_without_cameras_nothing_is_averaged_over_the_query_s_camera(run, config, tmp_path):
+    other = config.copy_and_resolve_references()
+    other.data.cameras = False
+    found = evaluator.evaluate_fully(other, run, output=tmp_path / "x.json")
+    assert "alpha 0.5, multi-query" not in [entry["name"] for entry in found["ranking"]]
+    assert "multi-query" not in evaluation_table(found)
+
+
 def test_chosen_queries_and_another_output(run, config, people, tmp_path):
     name = sorted((people / "query").glob("*.jpg"))[2].stem
     result = evaluator.evaluate_fully(

@@ -89,13 +89,16 @@ class MixedData(ReidData):
         folder: str | Path,
         labels: str = "soft",
         real: bool = True,
+        cameras: bool = True,
     ) -> None:
         """`labels`: one of `LABELS`; `real`: whether the real images are trained on, too.
+
+        `dataset`, `height`, `width` and `cameras` are `ReidData`'s.
 
         Raises:
             InputError: no such set or labels, or it shows other people than the real data.
         """
-        super().__init__(dataset, height, width)
+        super().__init__(dataset, height, width, cameras)
         if labels not in LABELS:
             raise InputError(
                 f"--config.data.generated_labels: {labels!r} is none of {', '.join(LABELS)}"
@@ -172,6 +175,7 @@ def open_mixed_data(config: ml_collections.ConfigDict, data: ReidData) -> MixedD
         settings.generated,
         settings.generated_labels,
         settings.real,
+        settings.cameras,
     )
 
 

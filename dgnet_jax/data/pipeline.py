@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from hashlib import blake2b
 from typing import Any, Self
 
 import numpy as np
@@ -23,6 +24,7 @@ class CachedSplit:
         cameras: (n,) int32.
         paths: of the n files.
         files: their names inside the data set.
+        cameras_known: False where each image counts as one of a camera of its own.
     """
 
     images: np.ndarray
@@ -30,14 +32,25 @@ class CachedSplit:
     cameras: np.ndarray
     paths: tuple[str, ...]
     files: tuple[str, ...] = ()
+    cameras_known: bool = True
 
 
 class ReidData:
     """The splits of a data set, each decoded when first asked for."""
 
-    def __init__(self, dataset: ReidDataset, height: int, width: int) -> None:
-        self.dataset = dataset
+    def __init__(self, dataset: ReidDataset, height: int, width: int, cameras: bool = True) -> None:
+        """Nothing is read yet.
+
+        Args:
+            dataset: the files.
+            height, width: pixels of the images in memory.
+            cameras: False gives each image a camera of its own, whatever its file's is, and equal
+                images the same one, so that of a query's matches ranking removes its own image
+                alone. There are no multi-query images then, which are those of a query's camera.
+        """
+        self.dataset = dataset if cameras else replace(dataset, multi_query=None)
         self._size = height, width
+        self._numbers: dict[bytes, int] | None = None if cameras else {}
 
     @property
     def num_identities(self) -> int:
@@ -84,7 +97,18 @@ class ReidData:
 
     def _described(self, split: Split, cache: ImageCache) -> CachedSplit:
         kept = split.subset(cache.kept)
-        return CachedSplit(cache.images, kept.identities, kept.cameras, kept.paths, kept.files)
+        cameras = kept.cameras if self._numbers is None else self._numbered(cache.images)
+        known = self._numbers is None
+        return CachedSplit(
+            cache.images, kept.identities, cameras, kept.paths, kept.files, cameras_known=known
+        )
+
+    def _numbered(self, images: np.ndarray) -> np.ndarray:
+        """(n,) int32: a number for each image, from 1, the same for equal ones of all splits."""
+        assert self._numbers is not None
+        digests = [blake2b(image, digest_size=16).digest() for image in images]
+        numbers = [self._numbers.setdefault(key, len(self._numbers) + 1) for key in digests]
+        return np.array(numbers, np.int32)
 
 
 def gather_pairs(images: np.ndarray, indices: PairIndices) -> dict[str, np.ndarray]:

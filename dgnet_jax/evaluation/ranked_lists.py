@@ -158,14 +158,16 @@ def ranked_lists_picture(
             + [None] * missing
         )
         labels.append(
-            [f"query, camera {query.cameras[index]}\n{PurePath(query.paths[index]).name}"]
+            [f"query{_camera(query, index)}\n{PurePath(query.paths[index]).name}"]
             + [_label(entry, gallery) for entry in entries]
             + [""] * missing
         )
+    right, removed = "the query's person, by another camera", "the query's person by its own camera"
+    if not query.cameras_known:
+        right, removed = "the query's person", "the query's own image"
     explanation = (
-        "Green: the query's person, by another camera. Red: somebody else, or nobody (0000). Grey: "
-        "junk, which takes no rank: a bad crop (-1), or the query's person by its own camera. "
-        "Numbers are cosine distances."
+        f"Green: {right}. Red: somebody else, or nobody (0000). Grey: junk, which takes no rank: a "
+        f"bad crop (-1), or {removed}. Numbers are cosine distances."
     )
     return image_grid(
         rows,
@@ -177,9 +179,12 @@ def ranked_lists_picture(
 
 def _label(entry: Entry, gallery: CachedSplit) -> str:
     place = entry.kind if entry.rank is None else f"{entry.rank}: {entry.kind}"
-    camera = gallery.cameras[entry.item]
     name = PurePath(gallery.paths[entry.item]).name
-    return f"{place}, {entry.distance:.3f}, camera {camera}\n{name}"
+    return f"{place}, {entry.distance:.3f}{_camera(gallery, entry.item)}\n{name}"
+
+
+def _camera(split: CachedSplit, index: int) -> str:
+    return f", camera {split.cameras[index]}" if split.cameras_known else ""
 
 
 def _framed(

@@ -6,6 +6,7 @@ from typing import Any
 import ml_collections
 from tabulate import tabulate
 
+from dgnet_jax.data.readers.counts import UNKNOWN_CAMERAS
 from dgnet_jax.evaluation.truth import COLOURED
 
 _COLUMNS = {
@@ -47,6 +48,7 @@ def table(metrics: Mapping[str, float], config: ml_collections.ConfigDict) -> st
     if "mAP" in metrics:
         name = "baseline" if config.get("baseline") else config.reconstruction_loss
         lines = [_ranking_table("loss", {name: metrics}), f"{_counts(metrics)}. {_NOTE}"]
+        lines += _of_cameras(metrics, config.data.get("cameras", True))
     else:
         lines = ["not ranked: config.evaluation.every_steps is negative"]
     return "\n".join(lines + _truth_table(metrics))
@@ -62,7 +64,9 @@ def evaluation_table(evaluation: Mapping[str, Any]) -> str:
         f"{evaluation['step']}, {evaluation['reconstruction_loss'] or 'baseline'}), evaluated on "
         f"{evaluation['evaluated_on']} ({evaluation['data_root']}).",
     ]
-    if "multi_query_images" not in evaluation["counts"]:
+    cameras = evaluation.get("configuration", {}).get("data", {}).get("cameras", True)
+    lines += _of_cameras(evaluation["counts"], cameras)
+    if cameras and "multi_query_images" not in evaluation["counts"]:
         lines.append("No multi-query row: the data set comes without images for it (gt_bbox).")
     return "\n".join(lines + _images_table(evaluation["generated_images"]))
 
@@ -170,6 +174,30 @@ def _ranking_table(title: str, rows: Mapping[str, Mapping[str, float]]) -> str:
         [row, *(100 * metrics[name] for name in columns.values())] for row, metrics in rows.items()
     ]
     return tabulate(cells, headers=[title, *columns], floatfmt=".2f", tablefmt="github")
+
+
+def _of_cameras(counts: Mapping[str, float], cameras: bool) -> list[str]:
+    """Lines of why queries have no match, and of `config.data.cameras` where it is off."""
+    lines = []
+    unmatched = int(counts.get("queries_without_match", 0))
+    if unmatched:
+        removed = " by another camera" if cameras else ""
+        text = (
+            f"{unmatched} of {int(counts['queries'])} queries have no match, an image of their "
+            f"person{removed} in the gallery; Rank@k and mAP count them as 0."
+        )
+        if cameras:
+            text += (
+                " Images by the query's own camera are removed (the field's protocol). "
+                f"{UNKNOWN_CAMERAS}."
+            )
+        lines.append(text)
+    if not cameras:
+        lines.append(
+            "config.data.cameras is off: each image counts as one by a camera of its own. "
+            "Published numbers are not measured like this."
+        )
+    return lines
 
 
 def _counts(counts: Mapping[str, float]) -> str:

@@ -9,6 +9,7 @@ from absl import logging
 
 from dgnet_jax.data.pipeline import ReidData
 from dgnet_jax.data.readers import cuhk03, duke, market1501
+from dgnet_jax.data.readers.counts import warn_of_unmatched
 from dgnet_jax.data.readers.datasets import load_dataset
 from dgnet_jax.data.records.prepared import find_prepared
 from dgnet_jax.data.splits import ReidDataset
@@ -39,13 +40,16 @@ def open_data(config: ml_collections.ConfigDict) -> ReidData:
     Raises:
         InputError: from the reader, naming what is wrong.
     """
-    return ReidData(list_data(config), config.data.cache_height, config.data.cache_width)
+    settings = config.data
+    dataset = list_data(config)
+    return ReidData(dataset, settings.cache_height, settings.cache_width, settings.cameras)
 
 
 def list_data(config: ml_collections.ConfigDict) -> ReidDataset:
     """The files of `config.data`; no image is read.
 
-    Without `config.data.root` a published data set is looked for with `find_root`.
+    Without `config.data.root` a published data set is looked for with `find_root`. A warning counts
+    the queries that ranking will find no match for.
 
     Raises:
         InputError: as `open_data`.
@@ -57,7 +61,10 @@ def list_data(config: ml_collections.ConfigDict) -> ReidDataset:
         on_first_process(partial(draw_dataset, root, **config.data.get("drawing", {})))
         # In Market-1501's form, but without its counts.
         name = "folder"
-    return load_dataset(name, root or find_root(name))
+    root = root or find_root(name)
+    dataset = load_dataset(name, root)
+    warn_of_unmatched(dataset, root, config.data.cameras)
+    return dataset
 
 
 def find_root(name: str) -> str:

@@ -260,7 +260,7 @@ def train_teacher(
 # Fields of a baseline that may change between a run and its continuation.
 BASELINE_RESUMABLE = (
     *("teacher.total_steps", "evaluation", "log", "report", "parallel"),
-    *("data.root", "data.poses", "inception"),
+    *("data.root", "data.cameras", "data.poses", "inception"),
 )
 
 

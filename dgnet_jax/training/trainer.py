@@ -49,6 +49,7 @@ RESUMABLE = (
     "log",
     "report",
     "data.root",
+    "data.cameras",
     "pretrained",
     "parallel",
     "released",

@@ -1,9 +1,8 @@
 """One's own data: a folder in Market-1501's form, or a table.
 
-Both need an identity and a camera for every image. Cameras cannot be left out: ranking removes the
-gallery images of the query's person that its own camera took, since finding those is too easy.
-Whoever has images of unknown cameras may give every image a camera of its own, so that nothing is
-removed, and should say so beside the result.
+Both need an identity and a camera for every image: ranking removes the gallery images of the
+query's person that its own camera took, since finding those is too easy. With `config.data.cameras`
+off they may all have the same one: each image then counts as one by a camera of its own.
 """
 
 import csv
