@@ -1,8 +1,10 @@
 """A data set gives the same arrays from its folder and from TFDS records."""
 
 import json
+import os
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -182,7 +184,8 @@ def test_incomplete_records_are_refused(tmp_path: Path):
     root = draw_market(tmp_path)
     folder = prepare("market1501", root, tmp_path / "tfds")
     listing = json.loads((folder / "metadata.json").read_text())
-    listing["splits"]["query"]["files"].pop()
+    for column in ("files", "identities", "cameras"):
+        listing["splits"]["query"][column].pop()
     (folder / "metadata.json").write_text(json.dumps(listing))
     with pytest.raises(InputError, match=r"2 records of split query, but metadata\.json lists 1"):
         load_dataset("market1501", folder)
@@ -197,6 +200,164 @@ def test_damaged_records_are_refused(tmp_path: Path):
     records.write_bytes(records.read_bytes()[:1000])
     with pytest.raises(InputError, match=r"5 of the 5 images of the train split cannot be decoded"):
         decode(load_dataset("market1501", folder).train, 8, 4)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Prepared records, not to be changed."""
+    parent = tmp_path_factory.mktemp("whole")
+    return prepare("market1501", draw_market(parent), parent / "tfds")
+
+
+@pytest.fixture
+def damaged(whole: Path, tmp_path: Path) -> Path:
+    """A copy of `whole` to damage."""
+    return shutil.copytree(whole, tmp_path / "1.0.0")
+
+
+def read_all(folder: Path) -> None:
+    """Lists and decodes every split; what cannot be used raises."""
+    for split in load_dataset("market1501", folder).splits.values():
+        decode(split, 8, 4)
+
+
+CONTENTS = {
+    "empty": b"",
+    "half": None,
+    "binary": b"\x93\xff\x00" * 40,
+    "null": b"null",
+    "list": b"[]",
+    "object": b"{}",
+    "text": b'"x"',
+    "number": b"3",
+}
+
+
+@pytest.mark.parametrize("content", CONTENTS)
+@pytest.mark.parametrize("name", ["dataset_info.json", "features.json", "metadata.json", "records"])
+def test_files_of_other_content_are_refused(damaged: Path, name: str, content: str):
+    if name == "records":
+        (file,) = damaged.glob("*train.array_record*")
+    else:
+        file = damaged / name
+    written = CONTENTS[content]
+    whole_size = file.stat().st_size
+    file.write_bytes(file.read_bytes()[: whole_size // 2] if written is None else written)
+    with pytest.raises(InputError) as refused:
+        read_all(damaged)
+    assert str(damaged) in str(refused.value)
+    expected = "of the train split cannot be decoded" if name == "records" else "prepare it again"
+    assert expected in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["dataset_info.json", "metadata.json", "records"])
+def test_what_is_no_file_is_not_waited_for(damaged: Path, name: str):
+    file = next(damaged.glob("*train.array_record*")) if name == "records" else damaged / name
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(InputError, match="a FIFO, not a file"):
+        read_all(damaged)
+
+
+TRAIN = 5
+LISTS: dict[str, tuple[Callable[[dict], object], str]] = {
+    "a short identity list": (
+        lambda splits: splits["train"]["identities"].pop(),
+        "metadata.json: split train has 5 files, 4 identities and 5 cameras",
+    ),
+    "a short camera list": (
+        lambda splits: splits["query"]["cameras"].pop(),
+        "metadata.json: split query has 2 files, 2 identities and 1 cameras",
+    ),
+    "an empty split": (
+        lambda splits: splits.update(train={"files": [], "identities": [], "cameras": []}),
+        "split train has 0 files",
+    ),
+    "people who are junk": (
+        lambda splits: splits["train"].update(identities=[-1] * TRAIN),
+        "split train has 5 images of identity -1, which only a gallery can have",
+    ),
+    "queries who are distractors": (
+        lambda splits: splits["query"].update(identities=[0, 3]),
+        "split query has 1 images of identity 0",
+    ),
+    "other identities": (
+        lambda splits: splits["train"].update(identities=[9] * TRAIN),
+        "the record is of identity 2 and camera 1, but metadata.json says 9 and 1",
+    ),
+    "other cameras": (
+        lambda splits: splits["train"]["cameras"].reverse(),
+        "the record is of identity 2 and camera 1, but metadata.json says 2 and 6",
+    ),
+    "another order": (
+        lambda splits: splits["gallery"]["files"].reverse(),
+        "the record is another file's, bounding_box_test/",
+    ),
+    "no training images": (
+        lambda splits: splits.pop("train"),
+        "lists the splits query, gallery, not train, query, gallery",
+    ),
+    "another split": (
+        lambda splits: splits.update(more=splits["train"]),
+        "lists the splits train, query, gallery, more, not",
+    ),
+    "a split without records": (
+        lambda splits: splits.update(multi_query=splits["query"]),
+        "split multi_query cannot be opened",
+    ),
+    "text": (
+        lambda splits: splits["train"].update(identities=["a"] * TRAIN),
+        "train.identities.0: Input should be a valid integer, found 'a'",
+    ),
+    "fractions": (
+        lambda splits: splits["train"].update(cameras=[1.5] * TRAIN),
+        "train.cameras.0: Input should be a valid integer, found 1.5",
+    ),
+    "truths": (
+        lambda splits: splits["train"].update(identities=[True] * TRAIN),
+        "train.identities.0: Input should be a valid integer, found True",
+    ),
+    "beyond int32": (
+        lambda splits: splits["train"].update(identities=[2**31] * TRAIN),
+        "train.identities.0: Input should be less than or equal to 2147483647",
+    ),
+    "no list": (
+        lambda splits: splits["train"].update(files=None),
+        "train.files: Input should be a valid list, found None",
+    ),
+    "numbers for names": (
+        lambda splits: splits["train"].update(files=[1] * TRAIN),
+        "train.files.0: Input should be a valid string, found 1",
+    ),
+    "a list for a split": (
+        lambda splits: splits.update(train=[]),
+        "train: Input should be a valid dictionary, found []",
+    ),
+    "a key that is missing": (
+        lambda splits: splits["train"].pop("identities"),
+        "train.identities: Field required",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", LISTS)
+def test_lists_that_do_not_fit_are_refused(damaged: Path, damage: str):
+    change, cause = LISTS[damage]
+    content = json.loads((damaged / "metadata.json").read_text())
+    change(content["splits"])
+    (damaged / "metadata.json").write_text(json.dumps(content))
+    with pytest.raises(InputError) as refused:
+        read_all(damaged)
+    assert cause in str(refused.value)
+
+
+def test_an_info_of_other_fields_is_refused(damaged: Path):
+    """Protobuf, which reads it, has an exception of its own for each."""
+    info = json.loads((damaged / "dataset_info.json").read_text())
+    for field in ("name", "version", "fileFormat", "splits", "description"):
+        (damaged / "dataset_info.json").write_text(json.dumps({**info, field: 3}))
+        with pytest.raises(InputError, match=f"not all of it .*{field}.*; prepare it again"):
+            read_all(damaged)
 
 
 def test_a_bucket_needs_prepared_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -5,13 +5,16 @@ files beside the records need `pip install "etils[epath-gcs]"`).
 """
 
 import os
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import pydantic
 from etils import epath
+from typing_extensions import TypedDict
 
-from dgnet_jax.data.splits import ReidDataset, Split
+from dgnet_jax.data.splits import DISTRACTOR, JUNK, ReidDataset, Split
 from dgnet_jax.errors import InputError
+from dgnet_jax.runtime.reading import JSON_BYTES, check_regular, check_shape
 
 VERSION = "1.0.0"
 """Of the records' form, and the name of the folder with them."""
@@ -19,8 +22,21 @@ VERSION = "1.0.0"
 LISTING = "splits"
 """Key of metadata.json: files, identities and cameras of each split, in the records' order."""
 
-_READ_ERRORS = (RuntimeError, ValueError, IndexError, KeyError)
-"""What array_record and TFDS raise at a record that is damaged or missing."""
+_METADATA, _RECORDS = "metadata.json", ".array_record"
+_NEEDED = ("train", "query", "gallery")
+_KNOWN = (*_NEEDED, "multi_query")
+# Far above any data set; what counts is that the records are files.
+_RECORD_BYTES = 2**50
+
+_Label = Annotated[int, pydantic.Field(strict=True, ge=JUNK, le=2**31 - 1)]
+
+
+class _Lists(TypedDict):
+    """Of one split in metadata.json."""
+
+    files: list[str]
+    identities: list[_Label]
+    cameras: list[_Label]
 
 
 def find_prepared(name: str, root: str | os.PathLike[str]) -> epath.Path | None:
@@ -73,63 +89,122 @@ def read_prepared(name: str, folder: epath.Path) -> ReidDataset:
         folder: from `find_prepared`.
 
     Raises:
-        InputError: it is another data set or incomplete.
+        InputError: it is another data set, incomplete, or its lists contradict each other.
     """
     # It takes a second, which those who read folders need not spend.
     import tensorflow_datasets as tfds
 
     try:
+        _check_files(folder)
         builder = tfds.builder_from_directory(folder)
-        listing = builder.info.metadata[LISTING]
+        listing = check_shape(builder.info.metadata[LISTING], dict[str, _Lists])
         found = builder.info.name
-    except (*_READ_ERRORS, OSError, TypeError) as error:
+    except Exception as error:  # TFDS, protobuf, json and the file system each have their own kind
         raise InputError(
             f"{folder}: not a data set prepared by dgnet_jax.data.prepare, or not all of it "
-            f"({error}); prepare it again"
+            f"({_reason(error)}); prepare it again"
         ) from error
     if found != name:
         raise InputError(
             f"{folder}: holds the prepared data set {found!r}, not {name!r}; "
             f"--config.data.name={found} reads it"
         )
+    missing = [split for split in _NEEDED if split not in listing]
+    unknown = [split for split in listing if split not in _KNOWN]
+    if missing or unknown:
+        raise InputError(
+            f"{folder / _METADATA}: lists the splits {', '.join(listing) or 'of nothing'}, not "
+            f"{', '.join(_NEEDED)}; prepare it again"
+        )
     splits = {}
     for split, lists in listing.items():
+        _check_lists(folder, split, lists)
         try:
             source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
-        except (*_READ_ERRORS, OSError) as error:
-            raise InputError(f"{folder}: split {split} cannot be opened ({error})") from error
-        if len(source) != len(lists["files"]):
+            records = len(source)
+        except Exception as error:  # see above
             raise InputError(
-                f"{folder}: {len(source)} records of split {split}, but metadata.json lists "
+                f"{folder}: split {split} cannot be opened ({_reason(error)}); prepare it again"
+            ) from error
+        if records != len(lists["files"]):
+            raise InputError(
+                f"{folder}: {records} records of split {split}, but metadata.json lists "
                 f"{len(lists['files'])}; prepare it again"
             )
-        files = tuple(lists["files"])
         splits[split] = Split(
             split,
-            files,
+            tuple(lists["files"]),
             np.array(lists["identities"], np.int32),
             np.array(lists["cameras"], np.int32),
-            RecordFiles(f"{folder}:{split}", source, files),
+            RecordFiles(f"{folder}:{split}", source, lists),
         )
     return ReidDataset(name, **splits)
+
+
+def _check_files(folder: epath.Path) -> None:
+    """Raises OSError if one of a local folder's files is none, which would be waited for."""
+    if "://" in os.fspath(folder):
+        return
+    for entry in os.scandir(folder):
+        if entry.name.endswith(".json"):
+            check_regular(entry.path, JSON_BYTES)
+        elif _RECORDS in entry.name:
+            check_regular(entry.path, _RECORD_BYTES)
+
+
+def _check_lists(folder: epath.Path, split: str, lists: _Lists) -> None:
+    """Raises InputError if the lists of a split do not fit each other, or its people are none."""
+    where = f"{folder / _METADATA}: split {split}"
+    counts = len(lists["files"]), len(lists["identities"]), len(lists["cameras"])
+    if len(set(counts)) > 1 or not counts[0]:
+        raise InputError(
+            "{} has {} files, {} identities and {} cameras, of which it needs equally many; "
+            "prepare it again".format(where, *counts)
+        )
+    nobody = [identity for identity in lists["identities"] if identity in (JUNK, DISTRACTOR)]
+    if nobody and split != "gallery":
+        raise InputError(
+            f"{where} has {len(nobody)} images of identity {nobody[0]}, which only a gallery can "
+            "have; prepare it again"
+        )
+
+
+def _reason(error: Exception) -> str:
+    text = str(error) if not isinstance(error, KeyError) else f"no {error}"
+    return " ".join(text.split())[:300] or type(error).__name__
 
 
 class RecordFiles:
     """The files of a split inside its records."""
 
-    def __init__(self, location: str, source: Any, files: tuple[str, ...]) -> None:
+    def __init__(self, location: str, source: Any, lists: _Lists) -> None:
+        """`source`: a sequence of records; `lists`: what is in them, in their order."""
         self._location = location
         self._source = source
-        self._index = {file: i for i, file in enumerate(files)}
+        labels = zip(lists["identities"], lists["cameras"], strict=True)
+        self._records = {
+            file: (i, *pair)
+            for i, (file, pair) in enumerate(zip(lists["files"], labels, strict=True))
+        }
 
     def path(self, file: str) -> str:
         return f"{self._location}/{file}"
 
     def read_bytes(self, file: str) -> bytes:
+        index, *labels = self._records[file]
         try:
-            record = self._source[self._index[file]]
-        except _READ_ERRORS as error:
-            raise OSError(f"the record cannot be read: {error}") from error
-        if record["file"].decode() != file:
-            raise OSError(f"the record is another file's, {record['file'].decode()}")
-        return record["image"]
+            record = self._source[index]
+            found = record["file"].decode(), int(record["identity"]), int(record["camera"])
+            image = record["image"]
+        except Exception as error:  # array_record and TFDS have many kinds for a damaged record
+            raise OSError(f"the record cannot be read: {_reason(error)}") from error
+        if found[0] != file:
+            raise OSError(f"the record is another file's, {found[0]}")
+        if list(found[1:]) != labels:
+            raise OSError(
+                f"the record is of identity {found[1]} and camera {found[2]}, but metadata.json "
+                f"says {labels[0]} and {labels[1]}"
+            )
+        if not isinstance(image, bytes):
+            raise OSError(f"the record holds no encoded image, but {type(image).__name__}")
+        return image
