@@ -85,6 +85,8 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=20, help="short ones in the same process")
     parser.add_argument("--every", type=int, default=250, help="steps between measurements")
     arguments = parser.parse_args()
+    if arguments.steps < 5 * arguments.every or arguments.runs < 5:
+        parser.error("--steps: 5 times --every or more; --runs: 5 or more")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         draw_dataset(
