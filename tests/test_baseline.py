@@ -1,7 +1,9 @@
 """The baseline learns what it is told to of real and generated images."""
 
+import os
 import shutil
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -141,10 +143,150 @@ def test_what_does_not_fit_is_refused(root, generated, tmp_path):
     (folder / "soft_labels.npy").unlink()
     with pytest.raises(InputError, match="no soft labels"):
         mixed(root, folder)
-    text = (folder / "dataset.json").read_text()
-    (folder / "dataset.json").write_text(text.replace('"identities": [', '"identities": [77,'))
-    with pytest.raises(InputError, match="made from 6 people that are not the 5"):
-        mixed(root, folder, labels="lsro")
+    others = shutil.copytree(root, tmp_path / "others")
+    first = load_dataset("folder", others).train_identities[0]
+    for path in (others / "bounding_box_train").glob(f"{first:04d}_*"):
+        path.rename(path.with_name(path.name.replace(f"{first:04d}_", "0077_")))
+    with pytest.raises(InputError, match="made from 5 people that are not the 5 of the training"):
+        mixed(others, folder, labels="lsro")
+    assert mixed(others, folder, labels="lsro", real=False).num_identities == IDENTITIES
+
+
+@pytest.fixture
+def damaged(generated, tmp_path) -> Path:
+    """A copy of the set to damage."""
+    return shutil.copytree(generated, tmp_path / "damaged")
+
+
+def _line(text: str, number: int, change: Callable[[list[str]], list[str]]) -> str:
+    """The manifest with line `number`, from 1, changed as fields."""
+    lines = text.splitlines()
+    lines[number - 1] = ",".join(change(lines[number - 1].split(",")))
+    return "".join(f"{line}\n" for line in lines)
+
+
+# Columns: file, identity, camera, label, ...
+MANIFESTS: dict[str, tuple[Callable[[str], str], str]] = {
+    "cut off": (lambda text: text[:300], r"manifest\.csv:\d+: \d fields, but the header has 7"),
+    "empty": (lambda text: "", r"manifest\.csv:1: no column for each of file, label"),
+    "no header": (
+        lambda text: text.partition("\n")[2],
+        r"manifest\.csv:1: no column for each of file, label",
+    ),
+    "a quote": (lambda text: _line(text, 3, lambda row: ['"', *row[1:]]), r"manifest\.csv:\d+: "),
+    "a label of nobody": (
+        lambda text: _line(text, 4, lambda row: [*row[:3], "5", *row[4:]]),
+        r"manifest\.csv:4: label 5 and identity \d+ do not belong together",
+    ),
+    "another person's label": (
+        lambda text: _line(text, 2, lambda row: [*row[:3], str((int(row[3]) + 1) % 5), *row[4:]]),
+        r"manifest\.csv:2: label \d and identity \d+ do not belong together in dataset\.json",
+    ),
+    "a label below 0": (
+        lambda text: _line(text, 2, lambda row: [*row[:3], "-1", *row[4:]]),
+        r"manifest\.csv:2: found '-1' for a whole number",
+    ),
+    "a label in words": (
+        lambda text: _line(text, 2, lambda row: [*row[:3], "one", *row[4:]]),
+        r"manifest\.csv:2: found 'one' for a whole number",
+    ),
+    "a camera beyond int32": (
+        lambda text: _line(text, 2, lambda row: [*row[:2], str(2**31), *row[3:]]),
+        r"manifest\.csv:2: found '2147483648' for a whole number",
+    ),
+    "a number of 5,000 digits": (
+        lambda text: _line(text, 2, lambda row: [*row[:2], "9" * 5000, *row[3:]]),
+        r"manifest\.csv:2: found '9+' for a whole number",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", MANIFESTS)
+def test_a_damaged_manifest_is_refused_with_its_line(root, damaged, damage):
+    change, cause = MANIFESTS[damage]
+    path = damaged / "manifest.csv"
+    path.write_text(change(path.read_text()))
+    with pytest.raises(InputError, match=cause):
+        mixed(root, damaged, labels="lsro")
+
+
+def test_a_manifest_that_is_no_text_is_refused(root, damaged):
+    (damaged / "manifest.csv").write_bytes(b"\x93\xff\x00" * 40)
+    with pytest.raises(InputError, match=r"manifest\.csv: not UTF-8"):
+        mixed(root, damaged)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "null", "[]", "3", "{}", '{"identities": 5}', '{"identities": []}', '{"identities"'),
+        *('{"identities": [1.5]}', '{"identities": ["1"]}', '{"identities": [2, 1]}'),
+        *('{"identities": [1, 1]}', '{"identities": [-1]}', '{"identities": [99999999999]}'),
+        *('{"identities": [true]}', '{"identities": [NaN]}'),
+    ],
+)
+def test_damaged_settings_are_refused(root, damaged, content):
+    (damaged / "dataset.json").write_text(content)
+    with pytest.raises(InputError, match=r"dataset\.json: .*Restore the file, or make the set"):
+        mixed(root, damaged, labels="lsro")
+
+
+def _npz(path: Path, labels: np.ndarray) -> None:
+    with path.open("wb") as file:
+        np.savez(file, labels=labels)
+
+
+SOFT_LABELS: dict[str, tuple[Callable[[Path, np.ndarray], object], str]] = {
+    "empty": (lambda path, labels: path.write_bytes(b""), "no soft labels"),
+    "cut off": (lambda path, labels: path.write_bytes(path.read_bytes()[:-8]), "no soft labels"),
+    "half a header": (lambda path, labels: path.write_bytes(path.read_bytes()[:40]), "no soft lab"),
+    "text": (lambda path, labels: path.write_text("0.2 0.2"), "no soft labels"),
+    "an archive": (_npz, "no soft labels, but NpzFile"),
+    "words": (lambda path, labels: np.save(path, labels.astype(str)), "no soft labels, but <U"),
+    "whole numbers": (
+        lambda path, labels: np.save(path, labels.astype(np.int32)),
+        "no soft labels, but int32",
+    ),
+    "pickled": (
+        lambda path, labels: np.save(path, labels.astype(object)),
+        "no soft labels",
+    ),
+    "too few": (lambda path, labels: np.save(path, labels[:-1]), r"of shape \(6, 5\) for 7 images"),
+    "flat": (lambda path, labels: np.save(path, labels.ravel()), r"of shape \(35,\) for 7"),
+    "never written": (
+        lambda path, labels: np.save(path, labels * (np.arange(7) < 5)[:, None]),
+        "2 of 7 rows are no distributions .*the first is row 5",
+    ),
+    "NaN": (
+        lambda path, labels: np.save(path, np.where(np.arange(7)[:, None] == 3, np.nan, labels)),
+        "1 of 7 rows are no distributions .*the first is row 3",
+    ),
+    "below 0": (
+        lambda path, labels: np.save(path, labels * [[2, 2, 2, 2, 2]] - [[0.2] * 5]),
+        "rows are no distributions",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", SOFT_LABELS)
+def test_damaged_soft_labels_are_refused(root, damaged, damage):
+    change, cause = SOFT_LABELS[damage]
+    path = damaged / "soft_labels.npy"
+    # Far from even, so that twice a row less 0.2 has values below 0.
+    labels = np.full((7, IDENTITIES), 0.05, np.float32) + 0.75 * np.eye(IDENTITIES)[0]
+    np.save(path, labels.astype(np.float32))
+    mixed(root, damaged)
+    change(path, labels.astype(np.float32))
+    with pytest.raises(InputError, match=f"soft_labels.npy: .*{cause}|soft_labels.npy: {cause}"):
+        mixed(root, damaged)
+
+
+@pytest.mark.parametrize("name", ["manifest.csv", "dataset.json", "soft_labels.npy"])
+def test_a_part_of_a_set_that_is_no_file_is_not_waited_for(root, damaged, name):
+    (damaged / name).unlink()
+    os.mkfifo(damaged / name)
+    with pytest.raises(InputError, match="a FIFO, not a file"):
+        mixed(root, damaged)
 
 
 def test_the_loss_of_targets_is_their_cross_entropy():

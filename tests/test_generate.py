@@ -320,6 +320,26 @@ def test_a_set_of_other_settings_or_another_folder_is_not_touched(
     assert list(files_of(tmp_path)) == ["mine.txt"]
 
 
+@pytest.mark.parametrize("content", [b"", b"null", b"[]", b"\x93\xff", b'{"seed": ', b"3"])
+def test_a_set_of_damaged_settings_is_not_touched(
+    complete, model, data, teacher, tmp_path, content
+):
+    folder = shutil.copytree(complete, tmp_path / "set")
+    (folder / "dataset.json").write_bytes(content)
+    before = files_of(folder)
+    with pytest.raises(InputError, match=r"dataset\.json: .*Choose another --output"):
+        generate_dataset(model, data, folder, SETTINGS, teacher)
+    assert files_of(folder) == before
+
+
+def test_a_damaged_manifest_is_made_again(complete, model, data, teacher, tmp_path, small_blocks):
+    folder = shutil.copytree(complete, tmp_path / "set")
+    content = (folder / "manifest.csv").read_bytes()
+    (folder / "manifest.csv").write_bytes(content[:900] + b"\xff\xfe" + content[902:])
+    generate_dataset(model, data, folder, SETTINGS, teacher)
+    assert files_of(folder) == files_of(complete)
+
+
 def test_soft_labels_of_other_people_are_refused(model, data, teacher, tmp_path):
     network = build_teacher(model.config, 7)
     stranger = TeacherModel(teacher.config, network, teacher.variables, "another")

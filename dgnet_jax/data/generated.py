@@ -4,23 +4,41 @@
 """
 
 import csv
-import json
+import io
+import re
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import ml_collections
 import numpy as np
+import pydantic
+from typing_extensions import TypedDict
 
 from dgnet_jax.data.cache import ImageCache, decode
 from dgnet_jax.data.pipeline import ReidData
 from dgnet_jax.data.splits import ReidDataset, Split
 from dgnet_jax.data.storage import FolderStorage
 from dgnet_jax.errors import InputError
+from dgnet_jax.runtime.reading import (
+    TABLE_BYTES,
+    WEIGHTS_BYTES,
+    Count,
+    check_regular,
+    read_bytes,
+    read_json,
+)
 
 # The files of a generated set: a row for each image; its settings; soft labels.
 MANIFEST_FILE, SETTINGS_FILE = "manifest.csv", "dataset.json"
 LABELS_FILE = "soft_labels.npy"
+# Sets of tens of millions of images.
+MANIFEST_BYTES, LABELS_BYTES = 16 * TABLE_BYTES, 64 * WEIGHTS_BYTES
+_NUMBERS = ("label", "identity", "camera")
+_REMEDY = "Restore the file, or make the set again: --mode=generate --task=dataset"
+# Far above the rounding of a float32 softmax.
+_SUM_TOLERANCE = 1e-3
 
 # How a generated image is labelled: the teacher's softmax; uniformly over all identities (LSRO,
 # Zheng et al., ICCV 2017); as the person who gave the appearance.
@@ -38,37 +56,98 @@ class GeneratedSet(NamedTuple):
     identities: tuple[int, ...]
 
 
+class _Settings(TypedDict):
+    """What of dataset.json is read back: the person of each label."""
+
+    identities: Annotated[list[Count], pydantic.Field(min_length=1)]
+
+
+class _Row(NamedTuple):
+    """A training image of the manifest, and its line."""
+
+    line: int
+    file: str
+    label: int
+    identity: int
+    camera: int
+
+
 def read_generated(folder: str | Path) -> GeneratedSet:
     """Lists the training images of a generated set, which may be unfinished.
 
     Raises:
-        InputError: it is none, or its manifest lists no training image.
+        InputError: it is none, its manifest lists no training image, or a file of it is damaged;
+            names the file and line.
     """
     folder = Path(folder).expanduser()
     flag = f"--config.data.generated={folder}"
     try:
-        identities = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))["identities"]
-        with (folder / MANIFEST_FILE).open(encoding="utf-8", newline="") as stream:
-            rows = [row for row in csv.DictReader(stream) if row["label"]]
-        numbers = {
-            name: np.array([int(row[name]) for row in rows], np.int32)
-            for name in ("label", "identity", "camera")
-        }
-    except (OSError, KeyError, TypeError, ValueError) as error:
+        text = read_bytes(folder / MANIFEST_FILE, MANIFEST_BYTES).decode("utf-8")
+        identities = read_json(folder / SETTINGS_FILE, _Settings, _REMEDY)["identities"]
+    except UnicodeDecodeError as error:
+        raise InputError(f"{folder / MANIFEST_FILE}: not UTF-8 ({error}). {_REMEDY}") from error
+    except OSError as error:
         raise InputError(
             f"{flag}: no generated data set there ({type(error).__name__}: {error}); "
             "--mode=generate --task=dataset makes one"
         ) from error
+    if sorted(set(identities)) != identities:
+        raise InputError(
+            f"{folder / SETTINGS_FILE}: identities: not each once and rising. {_REMEDY}"
+        )
+    rows = list(_rows(folder / MANIFEST_FILE, text, identities))
     if not rows:
         raise InputError(f"{flag}: its manifest lists no training image yet")
     split = Split(
         "train",
-        tuple(row["file"] for row in rows),
-        numbers["identity"],
-        numbers["camera"],
+        tuple(row.file for row in rows),
+        np.array([row.identity for row in rows], np.int32),
+        np.array([row.camera for row in rows], np.int32),
         FolderStorage(folder),
     )
-    return GeneratedSet(split, numbers["label"], tuple(identities))
+    labels = np.array([row.label for row in rows], np.int32)
+    return GeneratedSet(split, labels, tuple(identities))
+
+
+def _rows(path: Path, text: str, identities: list[int]) -> Iterator[_Row]:
+    """The training images of a manifest; raises InputError for a row that is damaged."""
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        header = next(reader, [])
+        if not {"file", *_NUMBERS} <= set(header):
+            raise InputError(
+                f"{path}:1: no column for each of file, {', '.join(_NUMBERS)} in the header "
+                f"({', '.join(header)[:200] or 'empty'}). {_REMEDY}"
+            )
+        for fields in reader:
+            where = f"{path}:{reader.line_num}"
+            if len(fields) != len(header):
+                raise InputError(
+                    f"{where}: {len(fields)} fields, but the header has {len(header)}. {_REMEDY}"
+                )
+            values = dict(zip(header, fields, strict=True))
+            if not values["label"]:  # of test people
+                continue
+            try:
+                label, identity, camera = (_whole(values[name]) for name in _NUMBERS)
+            except ValueError as error:
+                raise InputError(f"{where}: {error}. {_REMEDY}") from error
+            if label >= len(identities) or identities[label] != identity:
+                raise InputError(
+                    f"{where}: label {label} and identity {identity} do not belong together in "
+                    f"{SETTINGS_FILE}. {_REMEDY}"
+                )
+            yield _Row(reader.line_num, values["file"], label, identity, camera)
+    except csv.Error as error:
+        raise InputError(
+            f"{path}:{reader.line_num}: not a row of a table ({error}). {_REMEDY}"
+        ) from error
+
+
+def _whole(text: str) -> int:
+    if not re.fullmatch(r"\d{1,10}", text, re.ASCII) or int(text) >= 2**31:
+        raise ValueError(f"found {text[:60]!r} for a whole number from 0 to {2**31 - 1:,}")
+    return int(text)
 
 
 class _Decoded(NamedTuple):
@@ -183,19 +262,32 @@ def read_soft_labels(folder: str | Path, rows: int, identities: int) -> np.ndarr
     """The first `rows` soft labels of a generated set: (rows, identities) float32, on the disk.
 
     Raises:
-        InputError: there are none, or fewer, or of another number of identities.
+        InputError: there are none, or fewer, of another number of identities, or no distributions.
     """
-    path = Path(folder) / LABELS_FILE
+    path = Path(folder).expanduser() / LABELS_FILE
+    remedy = "Make the set again, or train on it with other labels"
     try:
+        check_regular(path, LABELS_BYTES)
         labels = np.load(path, mmap_mode="r")
-    except (OSError, ValueError) as error:
+    except Exception as error:  # NumPy has many kinds for a damaged header
         raise InputError(
             f"{path}: no soft labels ({error}). Make the set with a teacher, or train on it with "
             "other labels"
         ) from error
+    if not isinstance(labels, np.ndarray) or labels.dtype not in (np.float32, np.float64):
+        found = labels.dtype if isinstance(labels, np.ndarray) else type(labels).__name__
+        raise InputError(f"{path}: no soft labels, but {found}. {remedy}")
     if labels.ndim != 2 or len(labels) < rows or labels.shape[1] != identities:
         raise InputError(
             f"{path}: soft labels of shape {labels.shape} for {rows} images of {identities} "
-            "identities. Make the set again, or train on it with other labels"
+            f"identities. {remedy}"
         )
-    return labels[:rows]
+    labels = labels[:rows]
+    # Comparisons with NaN are false. Rows that were never written are zeros.
+    wrong = ~((labels.min(1) >= 0) & (np.abs(labels.sum(1) - 1) < _SUM_TOLERANCE))
+    if wrong.any():
+        raise InputError(
+            f"{path}: {int(wrong.sum())} of {rows} rows are no distributions (0 and above, sum 1), "
+            f"the first is row {int(wrong.argmax())}. {remedy}"
+        )
+    return labels

@@ -13,9 +13,10 @@ import numpy as np
 from absl import logging
 from PIL import Image
 
-from dgnet_jax.data.generated import LABELS_FILE, MANIFEST_FILE, SETTINGS_FILE
+from dgnet_jax.data.generated import LABELS_FILE, MANIFEST_BYTES, MANIFEST_FILE, SETTINGS_FILE
 from dgnet_jax.errors import InputError
 from dgnet_jax.runtime.atomic import replacing, write_json
+from dgnet_jax.runtime.reading import read_bytes, read_json
 
 COLUMNS = ("file", "identity", "camera", "label", "appearance_source", "structure_source", "seed")
 _THREADS = 8
@@ -139,10 +140,11 @@ class SetFolder:
 
     def _listed(self) -> list[str]:
         try:
-            text = (self.folder / MANIFEST_FILE).read_text(encoding="utf-8")
+            content = read_bytes(self.folder / MANIFEST_FILE, MANIFEST_BYTES)
         except OSError:
             return []
-        return text.splitlines(keepends=True)[1:]
+        # Damaged text is unlike the line that it should be.
+        return content.decode("utf-8", errors="replace").splitlines(keepends=True)[1:]
 
     def _finished(self) -> int:
         """How many of the first images are listed and there."""
@@ -154,12 +156,7 @@ class SetFolder:
         return min(len(listed), len(self._lines))
 
     def _refuse_other(self, path: Path) -> None:
-        try:
-            present = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise InputError(
-                f"{path}: not valid JSON ({error}). Choose another --output"
-            ) from error
+        present = read_json(path, dict[str, Any], "Choose another --output")
         wanted = json.loads(json.dumps(self._description))
         differences = [
             f"  {name}: {_short(present.get(name))} there, {_short(wanted.get(name))} now"
