@@ -1,6 +1,8 @@
 """Every decodable image ends up in RAM as RGB of one size; the others are reported."""
 
 import io
+import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,8 @@ from dgnet_jax.data.readers.market1501 import read_market1501
 from dgnet_jax.data.splits import Split
 from dgnet_jax.data.storage import FolderStorage
 from dgnet_jax.errors import InputError
-from tests.drawn_market import smooth_image
+from dgnet_jax.runtime.reading import IMAGE_BYTES
+from tests.drawn_market import draw_market, smooth_image, zip_folder
 
 
 def jpeg(image: Image.Image) -> bytes:
@@ -34,6 +37,25 @@ def split_of(folder: Path, files: list[bytes]) -> Split:
 def hundreds(tmp_path: Path) -> Split:
     """200 images, so that two broken ones are just 1 %."""
     return split_of(tmp_path, [jpeg(smooth_image(i, 16, 8)) for i in range(200)])
+
+
+def test_what_is_no_file_or_far_too_large_is_broken(hundreds: Split, tmp_path: Path):
+    """A FIFO would be waited for without end."""
+    (tmp_path / "0003.jpg").unlink()
+    os.mkfifo(tmp_path / "0003.jpg")
+    with (tmp_path / "0150.jpg").open("wb") as sparse:
+        sparse.truncate(2**40)
+    assert [Path(path).name for path in decode(hundreds, 8, 4).broken] == ["0003.jpg", "0150.jpg"]
+
+
+def test_a_bomb_in_a_zip_is_broken(tmp_path: Path):
+    archive = zip_folder(draw_market(tmp_path), tmp_path / "market.zip")
+    with zipfile.ZipFile(archive, "a", zipfile.ZIP_DEFLATED) as target:
+        target.writestr("query/0001_c1s1_001051_01.jpg", bytes(IMAGE_BYTES + 1))
+    query = read_market1501(archive).query
+    with pytest.raises(OSError, match="67,108,865 bytes, more than the 67,108,864"):
+        query.read_bytes(1)
+    assert query.read_bytes(0)
 
 
 def test_images_keep_their_order_and_values(tmp_path: Path):

@@ -6,8 +6,10 @@ import pytest
 from dgnet_jax.data.readers.counts import count
 from dgnet_jax.data.splits import ReidDataset, Split
 from dgnet_jax.data.storage import FolderStorage
+from dgnet_jax.evaluation.consistency import identity_consistency
 from dgnet_jax.evaluation.labels import comparable
 from dgnet_jax.evaluation.multi_query import average_queries
+from dgnet_jax.evaluation.ranked_lists import ranked_list
 from dgnet_jax.evaluation.ranking import evaluate_ranking, rank_hits_of_scores
 
 # Neighbours beyond 2^53, which float64 does not tell apart; the last does not fit into int64.
@@ -83,6 +85,14 @@ def test_multi_query_takes_no_neighbour_for_the_person_or_camera(which):
     )
     assert found.tolist() == [1, 1]
     assert features.tolist() == [[2.0], [1.0]]
+
+
+def test_neighbours_are_different_people_in_lists_and_consistency_too():
+    big, unsigned = np.array([2**53, 2**53 + 1], np.int64), np.array([2**53 + 1] * 2, np.uint64)
+    features = np.eye(2)
+    assert identity_consistency(features, unsigned, features, big) == 0.5
+    entries = ranked_list(features[0], int(unsigned[0]), 1, features, big, np.array([2, 2]))
+    assert [entry.kind for entry in entries] == ["wrong", "right"]
 
 
 def test_int64_itself_is_kept():

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from dgnet_jax.runtime.reading import IMAGE_BYTES, NotRegularError, read_bytes
+
 
 class Files(Protocol):
     """Where the images of a split are read from."""
@@ -63,8 +65,7 @@ class FolderStorage:
         return str(self._folder / file)
 
     def read_bytes(self, file: str) -> bytes:
-        with open(self._folder / file, "rb") as stream:
-            return stream.read()
+        return read_bytes(self._folder / file, IMAGE_BYTES)
 
 
 class ZipStorage:
@@ -102,6 +103,11 @@ class ZipStorage:
         # Readers share one file position; images are a few kilobytes, so waiting is cheap.
         try:
             with self._lock:
+                size = self._archive.getinfo(self._members[file]).file_size
+                if size > IMAGE_BYTES:
+                    raise NotRegularError(
+                        f"{size:,} bytes, more than the {IMAGE_BYTES:,} that are read of a file"
+                    )
                 return self._archive.read(self._members[file])
         except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, RuntimeError) as error:
             raise OSError(f"cannot be read from the zip: {error}") from error

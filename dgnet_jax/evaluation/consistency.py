@@ -1,7 +1,7 @@
 """Identity consistency: do generated images keep the identity of their appearance?"""
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 
 from dgnet_jax.errors import InputError
 
@@ -10,9 +10,9 @@ _TILE = 1024
 
 def identity_consistency(
     generated_features: Float[np.ndarray, "generated dim"],
-    generated_identities: Int[np.ndarray, " generated"],
+    generated_identities: Integer[np.ndarray, " generated"],
     real_features: Float[np.ndarray, "real dim"],
-    real_identities: Int[np.ndarray, " real"],
+    real_identities: Integer[np.ndarray, " real"],
 ) -> float:
     """The share of generated images whose identity is retrieved at rank 1 among real images.
 

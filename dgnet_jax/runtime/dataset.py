@@ -42,7 +42,8 @@ def open_data(config: ml_collections.ConfigDict) -> ReidData:
     """
     settings = config.data
     dataset = list_data(config)
-    return ReidData(dataset, settings.cache_height, settings.cache_width, settings.cameras)
+    cameras = settings.get("cameras", True)  # of runs that are older than the field
+    return ReidData(dataset, settings.cache_height, settings.cache_width, cameras)
 
 
 def list_data(config: ml_collections.ConfigDict) -> ReidDataset:
@@ -63,7 +64,7 @@ def list_data(config: ml_collections.ConfigDict) -> ReidDataset:
         name = "folder"
     root = root or find_root(name)
     dataset = load_dataset(name, root)
-    warn_of_unmatched(dataset, root, config.data.cameras)
+    warn_of_unmatched(dataset, root, config.data.get("cameras", True))
     return dataset
 
 
