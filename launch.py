@@ -13,7 +13,6 @@ python launch.py --mode=describe
 """
 
 import logging as python_logging
-import os
 import sys
 from collections.abc import Iterator
 
@@ -23,7 +22,7 @@ from ml_collections import ConfigDict
 
 from dgnet_jax import command_line
 from dgnet_jax.command_line import Command, parse_flags
-from dgnet_jax.errors import DivergedError, InputError
+from dgnet_jax.errors import DivergedError, InputError, one_line
 from dgnet_jax.runtime.devices import join_processes
 
 command_line.define_flags()
@@ -131,12 +130,8 @@ def run(argv: list[str]) -> None:
     from dgnet_jax.runtime.preemption import Stopped
 
     try:
-        main(argv)
-    except (InputError, DivergedError) as error:
-        sys.exit(f"error: {error}")
-    except BrokenPipeError:  # such as `launch.py --mode=describe | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+        with one_line(InputError, DivergedError):
+            main(argv)
     except Stopped as stopped:
         print(f"{stopped}. The same command goes on from there.", file=sys.stderr)
         sys.exit(143 if stopped.signal_name == "SIGTERM" else 130)

@@ -28,7 +28,7 @@ from dgnet_jax.data.synthetic import (
     draw_shots,
     draw_true_swaps,
 )
-from dgnet_jax.errors import InputError
+from dgnet_jax.errors import InputError, one_line
 from dgnet_jax.evaluation.features import ranking_features
 from dgnet_jax.evaluation.ranked_lists import ranked_lists_picture
 from dgnet_jax.evaluation.truth import measure_in_short
@@ -201,7 +201,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str]) -> None:
     """The command; what a user can correct ends it with status 1 and "error: ..."."""
     arguments = parser().parse_args(argv)
-    try:
+    with one_line():
         if (arguments.appearance is None) != (arguments.structure is None):
             raise InputError("--appearance and --structure: give both, or none for drawn people")
         if arguments.seed < 0:
@@ -213,10 +213,8 @@ def main(argv: Sequence[str]) -> None:
             lines = drawn_people(model, arguments.output, arguments.seed)
         else:
             lines = own_images(model, arguments.appearance, arguments.structure, arguments.output)
-    except (InputError, OSError) as error:
-        raise SystemExit(f"error: {error}") from error
-    for line in lines:
-        print(arguments.output / line)
+        for line in lines:
+            print(arguments.output / line)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dgnet_jax.data.images import image_files, read_images
-from dgnet_jax.errors import InputError
+from dgnet_jax.errors import InputError, one_line
 from dgnet_jax.evaluation.extraction import BATCH_SIZE, InceptionExtractor, load_extractor
 from dgnet_jax.evaluation.fid import FeatureStatistics, load_statistics, save_statistics
 from dgnet_jax.evaluation.kid import SUBSET_SIZE, SUBSETS, KernelDistance, kid
@@ -238,14 +238,12 @@ def _say(text: str) -> None:
 def main(argv: list[str]) -> None:
     """The command; what a user can correct ends it with status 1 and "error: ..."."""
     arguments = parser().parse_args(argv)
-    try:
+    with one_line():
         result = run(arguments)
-    except (InputError, OSError) as error:  # OSError: a full disk, no permission
-        raise SystemExit(f"error: {error}") from error
-    if arguments.json:
-        print(json.dumps(result))
-    elif text := as_text(result, arguments.seed):
-        print(text)
+        if arguments.json:
+            print(json.dumps(result))
+        elif text := as_text(result, arguments.seed):
+            print(text)
 
 
 if __name__ == "__main__":

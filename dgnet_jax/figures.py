@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
-from dgnet_jax.runtime.atomic import replacing
+from dgnet_jax.runtime.atomic import replacing, write_image
 
 _GAP, _MARGIN, _TITLE_SIZE, _CAPTION_SIZE, _LABEL_SIZE = 4, 12, 14, 16, 11
 _INK, _PAPER = (20, 20, 20), (255, 255, 255)
@@ -178,7 +178,7 @@ def save_png(
     picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
-        picture.save(temporary, format="PNG", pnginfo=text)
+        write_image(picture, temporary, format="PNG", pnginfo=text)
 
 
 def save_animation(
@@ -207,7 +207,8 @@ def save_animation(
         raise ValueError(f"{path}: an animation is .gif or .webp")
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
-        there_and_back[0].save(
+        write_image(
+            there_and_back[0],
             temporary,
             save_all=True,
             append_images=there_and_back[1:],

@@ -4,11 +4,10 @@ python -m dgnet_jax.ablation runs/study
 """
 
 import argparse
-import sys
 
 from absl import logging
 
-from dgnet_jax.errors import InputError
+from dgnet_jax.errors import one_line
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -19,12 +18,10 @@ def main(arguments: list[str] | None = None) -> None:
     # Imported late: --help does not wait for the training code.
     from dgnet_jax.ablation.study import Study
 
-    try:
+    with one_line():
         study = Study.load(workdir)
         page = study.report()
-    except (InputError, OSError) as error:  # OSError: a full disk, no permission
-        sys.exit(f"error: {error}")
-    print(f"{study.text()}\n\nwrote {page}")
+        print(f"{study.text()}\n\nwrote {page}")
 
 
 if __name__ == "__main__":

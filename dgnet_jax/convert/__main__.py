@@ -13,7 +13,7 @@ from pathlib import Path
 from dgnet_jax.command_line import parse_step
 from dgnet_jax.convert.architecture import KINDS
 from dgnet_jax.convert.released import Written, convert
-from dgnet_jax.errors import InputError
+from dgnet_jax.errors import InputError, one_line
 from dgnet_jax.runtime.paths import user_path
 
 _NETWORKS = "\n".join(f"  {kind}: {text}" for kind, text in KINDS.items())
@@ -115,7 +115,7 @@ def _write_run(arguments: argparse.Namespace, paths: list[Path]) -> None:
 def main(argv: list[str]) -> None:
     """The command; what a user can correct ends it with status 1 and "error: ..."."""
     arguments = parser().parse_args(argv)
-    try:
+    with one_line():
         paths = [user_path(path) for path in arguments.paths]
         if arguments.to_released or arguments.to_safetensors:
             _write_run(arguments, paths)
@@ -127,8 +127,6 @@ def main(argv: list[str]) -> None:
             if len(paths) < 2:
                 raise InputError(f"found {len(paths)} path; give SOURCE and OUT.safetensors")
             print(as_text(convert(paths[:-1], paths[-1], arguments.kind)))
-    except (InputError, OSError) as error:  # OSError: a full disk, no permission
-        raise SystemExit(f"error: {error}") from error
 
 
 if __name__ == "__main__":

@@ -10,11 +10,10 @@ the same, and so does every batch. For a bucket, copy DATA_DIR there and name th
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
 from dgnet_jax.data.readers.datasets import READERS, check_name
-from dgnet_jax.errors import InputError
+from dgnet_jax.errors import DiskFullError, InputError, naming, one_line
 
 
 def prepare(name: str, root: str | os.PathLike[str], data_dir: str | os.PathLike[str]) -> Path:
@@ -29,6 +28,7 @@ def prepare(name: str, root: str | os.PathLike[str], data_dir: str | os.PathLike
         The folder with the records.
 
     Raises:
+        DiskFullError: there is no room.
         InputError: from the reader; a file cannot be read; `data_dir` is in a bucket; or it holds
             a data set of this name already.
     """
@@ -47,7 +47,10 @@ def prepare(name: str, root: str | os.PathLike[str], data_dir: str | os.PathLike
         folder = Path(builder.data_path)
         if folder.exists():
             raise InputError(f"{folder}: exists already; remove it or choose another DATA_DIR")
-        builder.download_and_prepare()
+        with naming(data_dir):
+            builder.download_and_prepare()
+    except DiskFullError:
+        raise
     except OSError as error:
         raise InputError(f"{data_dir}: cannot be written ({error})") from error
     return folder
@@ -61,15 +64,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("root", metavar="ROOT", help="the data set, as data.root names it")
     parser.add_argument("data_dir", metavar="DATA_DIR", help="where to write; made if missing")
     arguments = parser.parse_args(argv)
-    try:
+    with one_line():
         folder = prepare(arguments.name, arguments.root, arguments.data_dir)
-    except InputError as error:
-        sys.exit(f"error: {error}")
-    size = sum(file.stat().st_size for file in folder.iterdir())
-    print(
-        f"{folder}: {size / 1e6:.1f} MB. Use it with --config.data.name={arguments.name} "
-        f"--config.data.root={arguments.data_dir}"
-    )
+        size = sum(file.stat().st_size for file in folder.iterdir())
+        print(
+            f"{folder}: {size / 1e6:.1f} MB. Use it with --config.data.name={arguments.name} "
+            f"--config.data.root={arguments.data_dir}"
+        )
 
 
 if __name__ == "__main__":

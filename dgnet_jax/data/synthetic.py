@@ -11,6 +11,7 @@ Since anybody can be drawn in the clothes of anybody else, swaps of such a data 
 import argparse
 import contextlib
 import dataclasses
+import errno
 import inspect
 import itertools
 import json
@@ -38,7 +39,14 @@ from dgnet_jax.data.drawing.photo import (
     photograph,
     photograph_in_clothes,
 )
-from dgnet_jax.errors import InputError
+from dgnet_jax.errors import (
+    DISK_FULL_STATUS,
+    DiskFullError,
+    InputError,
+    naming,
+    one_line,
+)
+from dgnet_jax.runtime.atomic import write_image
 from dgnet_jax.runtime.paths import user_path
 from dgnet_jax.runtime.threads import available_cpus
 
@@ -171,7 +179,7 @@ def draw_dataset(
     root = user_path(root).absolute()
     if _is_drawn(root, settings):
         return
-    with _beside(root) as unfinished:
+    with _beside(root) as unfinished, naming(root):
         counts = _draw_files(unfinished, settings)
         marker = {**dataclasses.asdict(settings), "images": counts}
         (unfinished / MARKER).write_text(json.dumps(marker, indent=2) + "\n")
@@ -310,14 +318,15 @@ def write_true_swaps(
     _check_new(folder)
     size = settings.height, settings.width
     poses = []
-    with _beside(folder) as unfinished:
+    with _beside(folder) as unfinished, naming(folder):
         unfinished.mkdir()
         for appearance in appearances:
             for structure in structures:
                 truth = _truth(settings, appearance, structure, size)
                 name = f"{_stem(settings, appearance)}__{_stem(settings, structure)}"
-                truth.image.save(unfinished / f"{name}.png")
-                _picture_of_parts(truth.parts).save(unfinished / f"{name}_parts.png")
+                write_image(truth.image, unfinished / f"{name}.png", format="PNG")
+                parts = _picture_of_parts(truth.parts)
+                write_image(parts, unfinished / f"{name}_parts.png", format="PNG")
                 poses.append((f"{name}.png", *truth.keypoints.T.tolist()))
         with (unfinished / KEYPOINTS_FILE).open("w", encoding="utf-8", newline="") as stream:
             stream.write("name:keypoints_y:keypoints_x\n")
@@ -432,7 +441,8 @@ def draw_share(root: Path, settings: Settings, share: int, of: int) -> None:
     """Draws the `share`-th of `of` parts of the data set's images into the folders of `root`."""
     for folder, shot in itertools.islice(_plan(settings), share, None, of):
         path = root / folder / _file_name(settings.seed, *shot)
-        _photograph(settings, shot).save(path, quality=_QUALITY, subsampling=0)
+        picture = _photograph(settings, shot)
+        write_image(picture, path, format="JPEG", quality=_QUALITY, subsampling=0)
 
 
 def draw_share_of_arguments() -> None:
@@ -447,7 +457,8 @@ def draw_share_of_arguments() -> None:
 
     threading.Thread(target=follow, daemon=True).start()
     root, settings, share, of = sys.argv[1:]
-    draw_share(Path(root), Settings(**json.loads(settings)), int(share), int(of))
+    with one_line(DiskFullError):
+        draw_share(Path(root), Settings(**json.loads(settings)), int(share), int(of))
 
 
 def _draw_in_processes(root: Path, settings: Settings, count: int) -> None:
@@ -466,6 +477,8 @@ def _draw_in_processes(root: Path, settings: Settings, count: int) -> None:
             time.sleep(_POLL_SECONDS)
             codes = [worker.poll() for worker in workers]
             failed = [code for code in codes if code]
+            if DISK_FULL_STATUS in failed:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             if failed:
                 raise InputError(
                     f"{root.parent}: a process that drew images there ended with "
@@ -536,10 +549,11 @@ def main() -> None:
     parser = _parser()
     arguments = parser.parse_args()
     try:
-        _check_swaps(arguments)
-        print(_draw(arguments))
-        if arguments.swaps is not None:
-            print(_draw_swaps(arguments))
+        with one_line(DiskFullError):
+            _check_swaps(arguments)
+            print(_draw(arguments))
+            if arguments.swaps is not None:
+                print(_draw_swaps(arguments))
     except InputError as error:
         parser.exit(2, f"{error}\n")
     except OSError as error:

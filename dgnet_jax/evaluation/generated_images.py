@@ -29,7 +29,7 @@ from dgnet_jax.evaluation.fid import FeatureStatistics
 from dgnet_jax.evaluation.fid_protocol import HEIGHT, WIDTH, resize_bicubic
 from dgnet_jax.evaluation.kid import kid
 from dgnet_jax.models.inception import HOW_TO_GET_WEIGHTS
-from dgnet_jax.runtime.atomic import replacing
+from dgnet_jax.runtime.atomic import replacing, write_image
 from dgnet_jax.runtime.devices import on_first_process
 
 CHUNK = 256
@@ -363,6 +363,6 @@ def _save(
         (folder / kind).mkdir(parents=True, exist_ok=True)
     for index, picture, jpeg in zip(indices, pictures, encoded, strict=True):
         with replacing(folder / "png" / f"{index:06d}.png") as temporary:
-            Image.fromarray(picture).save(temporary, "PNG")
+            write_image(Image.fromarray(picture), temporary, format="PNG")
         with replacing(folder / "jpeg" / f"{index:06d}.jpg") as temporary:
             temporary.write_bytes(jpeg)

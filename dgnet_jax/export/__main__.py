@@ -8,7 +8,7 @@ import argparse
 import sys
 
 from dgnet_jax.command_line import parse_step
-from dgnet_jax.errors import InputError
+from dgnet_jax.errors import one_line
 
 
 def parser() -> argparse.ArgumentParser:
@@ -38,7 +38,7 @@ def main(argv: list[str]) -> None:
     arguments = parser().parse_args(argv)
     from dgnet_jax.export import EXAMPLE, export_run
 
-    try:
+    with one_line():
         found = export_run(
             arguments.workdir,
             arguments.out,
@@ -46,13 +46,11 @@ def main(argv: list[str]) -> None:
             alpha=arguments.alpha,
             onnx=arguments.onnx,
         )
-    except (InputError, OSError) as error:  # OSError: a full disk, no permission
-        raise SystemExit(f"error: {error}") from error
-    if found.onnx:
-        print(found.onnx)
-    size = found.artefact.stat().st_size / 1e6
-    print(f"{found.artefact}: {size:.1f} MB, step {found.step} of {found.source}")
-    print(f"python {found.artefact.parent / EXAMPLE} CROPS features.npz")
+        if found.onnx:
+            print(found.onnx)
+        size = found.artefact.stat().st_size / 1e6
+        print(f"{found.artefact}: {size:.1f} MB, step {found.step} of {found.source}")
+        print(f"python {found.artefact.parent / EXAMPLE} CROPS features.npz")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,11 @@ the more alike.
 """
 
 import argparse
+import errno
+import io
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +84,16 @@ def main() -> None:
         parser.error("give a folder of images, and a batch of 1 or more")
     embedded = embed_folder(arguments.crops, Path(__file__).parent, arguments.batch_size)
     arrays: dict[str, Any] = dict(embedded)
-    with arguments.out.open("wb") as file:
-        np.savez(file, **arrays)
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    unfinished = arguments.out.with_name(f".{arguments.out.name}.{os.getpid()}.tmp")
+    try:
+        unfinished.write_bytes(content.getvalue())
+        unfinished.replace(arguments.out)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        print(f"error: {arguments.out}: cannot be written ({error.strerror})", file=sys.stderr)
+        raise SystemExit(74 if error.errno == errno.ENOSPC else 1) from error
     shape = embedded["ranking"].shape
     print(f"{arguments.out}: {shape[0]} crops, ranking features of {shape[1]} values")
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from dgnet_jax.data.generated import LABELS_FILE, MANIFEST_BYTES, MANIFEST_FILE, SETTINGS_FILE
 from dgnet_jax.errors import InputError
-from dgnet_jax.runtime.atomic import replacing, write_json
+from dgnet_jax.runtime.atomic import replacing, write_image, write_json
 from dgnet_jax.runtime.reading import read_bytes, read_json
 
 COLUMNS = ("file", "identity", "camera", "label", "appearance_source", "structure_source", "seed")
@@ -130,8 +130,12 @@ class SetFolder:
             name: row[name] for name in ("appearance_source", "structure_source", "seed")
         }
         with replacing(self.folder / row["file"]) as temporary:
-            Image.fromarray(picture).save(
-                temporary, format="JPEG", quality=self._quality, comment=json.dumps(comment)
+            write_image(
+                Image.fromarray(picture),
+                temporary,
+                format="JPEG",
+                quality=self._quality,
+                comment=json.dumps(comment),
             )
 
     def _write_manifest(self, rows: int) -> None:

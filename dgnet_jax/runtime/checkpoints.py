@@ -5,6 +5,7 @@ compared where it is read. One that is older than they are is read without.
 """
 
 import contextlib
+import errno
 import json
 import logging
 import math
@@ -20,7 +21,7 @@ import ml_collections
 import orbax.checkpoint as ocp
 from absl import logging as absl_logging
 
-from dgnet_jax.errors import InputError
+from dgnet_jax.errors import InputError, disk_full, naming
 from dgnet_jax.runtime.atomic import write_json
 from dgnet_jax.runtime.checksums import changed, checksums
 from dgnet_jax.runtime.devices import on_first_process
@@ -91,7 +92,14 @@ class Checkpoints:
         self.directory = Path(directory).absolute()
         self._config, self._read_only = _plain(config), read_only
         self._refuse_damaged_metrics()
-        self._manager = self._open(keep)
+        try:
+            self._manager = self._open(keep)
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:
+                raise
+            # A save of this process that failed still writes into the folder that is removed.
+            time.sleep(_REMOVAL_SECONDS)
+            self._manager = self._open(keep)
 
     def _open(self, keep: int) -> _Manager:
         policies = ocp.checkpoint_managers
@@ -134,21 +142,25 @@ class Checkpoints:
 
         Returns:
             False if there is a checkpoint of this step already, which is left as it is.
+
+        Raises:
+            DiskFullError: there was no room for it, or for the one before, which this waits for.
+                The complete ones stay as they are.
         """
         if step in self._manager.all_steps():
             return False
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state),
-                config=ocp.args.JsonSave(self._config),
-                # Only the first process writes it.
-                checksums=ocp.args.JsonSave(
-                    checksums(_leaves(state)) if jax.process_index() == 0 else {}
+        # Only the first process writes them.
+        sums = checksums(_leaves(state)) if jax.process_index() == 0 else {}
+        with naming(self.directory):  # the save before this one is waited for
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state),
+                    config=ocp.args.JsonSave(self._config),
+                    checksums=ocp.args.JsonSave(sums),
                 ),
-            ),
-            metrics=_ranking(metrics or {}),
-        )
+                metrics=_ranking(metrics or {}),
+            )
         return True
 
     def add_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -388,12 +400,18 @@ class Checkpoints:
                 ) from error
 
     def wait(self) -> None:
-        """Blocks until the save in progress is complete; raises the error it met, if any."""
-        self._manager.wait_until_finished()
+        """Blocks until the save in progress is complete; raises the error it met, if any.
+
+        Raises:
+            DiskFullError: there was no room for it.
+        """
+        with naming(self.directory):
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits, then frees the threads."""
-        self._manager.close()
+        """Waits, then frees the threads; raises as `wait`."""
+        with naming(self.directory):
+            self._manager.close()
 
     def __enter__(self) -> Self:
         return self
@@ -460,13 +478,17 @@ def _first(items: list[str], count: int = 5) -> str:
 class _WithoutOrbaxChatter(logging.Filter):
     """Drops what orbax says below an error: what matters of it is raised as an exception.
 
-    So are the failed reads of a damaged checkpoint, of which asyncio reports all after the first as
+    So is a full disk, of which each of its threads prints a page, and so are the failed reads of a
+    damaged checkpoint, of which asyncio reports all after the first as
     "never retrieved", a page each, below the error that says what to do.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.name == "asyncio":
             return "OCDBT" not in record.getMessage()
+        raised = record.exc_info[1] if record.exc_info else None
+        if "orbax" in record.pathname and raised is not None and disk_full(raised):
+            return False
         return record.levelno >= logging.ERROR or "orbax" not in record.pathname
 
 

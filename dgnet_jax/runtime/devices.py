@@ -20,7 +20,7 @@ from absl import logging
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from dgnet_jax.errors import InputError
+from dgnet_jax.errors import DiskFullError, InputError
 
 T = TypeVar("T")
 AXIS = "data"
@@ -307,7 +307,7 @@ def on_first_process(work: Callable[[], T]) -> T:
         work: returns something that pickle can hold.
 
     Raises:
-        InputError: the same one in every process, if `work` raises it.
+        InputError, DiskFullError: the same one in every process, if `work` raises it.
         RuntimeError: in the other processes, if `work` raises any other error.
     """
     if jax.process_count() == 1:
@@ -322,7 +322,7 @@ def on_first_process(work: Callable[[], T]) -> T:
         except Exception as found:
             error = found
             known = found
-            if not isinstance(found, InputError):
+            if not isinstance(found, (InputError, DiskFullError)):
                 known = RuntimeError(f"the first process met {type(found).__name__}: {found}")
             message = pickle.dumps((None, known))
     message = _broadcast(message)

@@ -12,11 +12,13 @@ from typing import Any, Literal, NotRequired, Self, TextIO
 import jax
 import numpy as np
 import pydantic
-from tensorboardX import SummaryWriter
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tqdm import tqdm
 from typing_extensions import TypedDict
 
-from dgnet_jax.errors import DivergedError, InputError
+from dgnet_jax.errors import DivergedError, InputError, naming
 from dgnet_jax.runtime.atomic import replacing
 from dgnet_jax.runtime.reading import (
     TABLE_BYTES,
@@ -28,6 +30,42 @@ from dgnet_jax.runtime.reading import (
 )
 
 METRICS_FILE = "metrics.jsonl"
+# Between writes of what TensorBoard shows.
+_FLUSH_SECONDS = 30.0
+
+
+class _Board:
+    """TensorBoard's file of a stage.
+
+    It is written by who calls, not by a thread of tensorboardX: that one ends on a full disk, and
+    the training then waits for it without end.
+    """
+
+    def __init__(self, folder: Path, purge_step: int) -> None:
+        """Opens a new file; TensorBoard is to forget the steps from `purge_step` on."""
+        self._folder, self._flushed = folder, time.monotonic()
+        with naming(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            self._events = EventsWriter(str(folder / "events"))
+        self._add(step=purge_step, file_version="brain.Event:2")
+        self._add(step=purge_step, session_log=SessionLog(status=SessionLog.START))
+
+    def scalar(self, name: str, value: float, step: int) -> None:
+        self._add(step=step, summary=summary.scalar(name, value))
+
+    def image(self, name: str, image: np.ndarray, step: int) -> None:
+        self._add(step=step, summary=summary.image(name, image, dataformats="HWC"))
+
+    def close(self) -> None:
+        with naming(self._folder):
+            self._events.close()
+
+    def _add(self, **fields: Any) -> None:
+        with naming(self._folder):
+            self._events.write_event(Event(wall_time=time.time(), **fields))
+            if time.monotonic() - self._flushed > _FLUSH_SECONDS:
+                self._events.flush()
+                self._flushed = time.monotonic()
 
 
 class _Row(TypedDict):
@@ -93,10 +131,8 @@ class RunLog:
         keep_until = -1 if resume_step is None else resume_step
         if path.exists():
             self._evaluated = _truncate(path, stage, keep_until)
-        self._file = path.open("a", encoding="utf-8", buffering=1)
-        self._board = SummaryWriter(
-            str(Path(workdir) / "tensorboard" / stage), purge_step=keep_until + 1, flush_secs=30
-        )
+        self._path, self._file = path, path.open("a", encoding="utf-8", buffering=1)
+        self._board = _Board(Path(workdir) / "tensorboard" / stage, keep_until + 1)
         self._stream = stream or sys.stderr
         self._seconds_between_lines = seconds_between_lines
         self._printed = -math.inf
@@ -176,16 +212,23 @@ class RunLog:
     def image(self, step: int, name: str, image: np.ndarray) -> None:
         """Shows an image, (height, width, 3) uint8, in TensorBoard."""
         if self._active:
-            self._board.add_image(name, image, step, dataformats="HWC")
+            self._board.image(name, image, step)
 
     def close(self) -> None:
-        """Writes out what is pending."""
+        """Writes out what is pending.
+
+        Raises:
+            DiskFullError: there is no room for it.
+        """
         if not self._active:
             return
         if self._bar is not None:
             self._bar.close()
-        self._board.close()
-        self._file.close()
+        try:
+            self._board.close()
+        finally:
+            with naming(self._path):
+                self._file.close()
 
     def __enter__(self) -> Self:
         return self
@@ -202,11 +245,12 @@ class RunLog:
             raise ValueError(f"{sorted(clash)} are fields of every row; rename these numbers")
         for name, value in numbers.items():
             row[name] = value if math.isfinite(value) else None
-            self._board.add_scalar(f"{kind}/{name}", value, step)
+            self._board.scalar(f"{kind}/{name}", value, step)
         odd = {name: str(value) for name, value in numbers.items() if not math.isfinite(value)}
         if odd:
             row["non_finite"] = ", ".join(f"{name}={value}" for name, value in odd.items())
-        self._file.write(json.dumps(row, allow_nan=False) + "\n")
+        with naming(self._path):
+            self._file.write(json.dumps(row, allow_nan=False) + "\n")
 
     def _describe(
         self,
