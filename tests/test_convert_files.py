@@ -9,10 +9,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import pytest
 from reference import Reference
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 from tiny import IDENTITIES, tiny_config, tiny_state
 from trained import BEST, save_evaluated
 
@@ -148,6 +149,59 @@ def test_bare_and_wrapped_state_dicts_prefixes_and_non_local_keys(
     assert "id.model.layer1.0.nl.theta.weight" not in load_file(target)
 
 
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod."])
+@pytest.mark.parametrize("wrapper", ["state_dict", "model_state_dict", "model", "a"])
+def test_a_checkpoint_of_a_training_is_read_whatever_is_beside_its_state_dict(
+    state_dicts: dict, tmp_path: Path, wrapper: str, prefix: str
+) -> None:
+    """PyTorch's ImageNet example stores the best accuracy as a tensor beside it."""
+    arrays = state_dicts["id"]
+    content = {
+        "epoch": 90,
+        "arch": "resnet50",
+        wrapper: {f"{prefix}{key}": value for key, value in tensors(arrays).items()},
+        "best_acc1": torch.tensor(76.1),
+        "optimizer": {"state": {0: {"momentum_buffer": torch.zeros(3)}}, "param_groups": [{}]},
+        "scheduler": {"last_epoch": 90},
+    }
+    torch.save(content, tmp_path / "id.pt")
+    convert([tmp_path / "id.pt"], tmp_path / "out.safetensors")
+    found = load_file(tmp_path / "out.safetensors")
+    assert found.keys() == {f"id.{key}" for key in arrays}
+    for key, array in arrays.items():
+        np.testing.assert_array_equal(found[f"id.{key}"], array)
+
+
+def test_a_changed_byte_of_a_weight_is_found_by_the_zips_checksum(
+    state_dicts: dict, tmp_path: Path
+) -> None:
+    source = tmp_path / "id.pt"
+    torch.save({"a": tensors(state_dicts["id"])}, source)
+    data = bytearray(source.read_bytes())
+    data[data.index(state_dicts["id"][KERNEL].tobytes()) + 2] ^= 1
+    source.write_bytes(data)
+    with pytest.raises(InputError, match=r"id\.pt: .*data/\d+ in it does not have its checksum"):
+        convert([source], tmp_path / "out.safetensors")
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("damage", "found"),
+    [
+        (lambda array: array.astype(ml_dtypes.float8_e4m3fn), "is of F8_E4M3, which is not read"),
+        (lambda array: array * np.nan, "holds NaN or infinite values"),
+    ],
+)
+def test_weights_of_few_bits_and_nan_are_refused_where_they_are_loaded(
+    state_dicts: dict, tmp_path: Path, damage: Callable, found: str
+) -> None:
+    parts = {f"id.{key}": array for key, array in state_dicts["id"].items()}
+    parts[f"id.{KERNEL}"] = damage(parts[f"id.{KERNEL}"])
+    save_file(parts, tmp_path / "a.safetensors")
+    with pytest.raises(InputError, match=rf"a\.safetensors .*id\.{KERNEL} {found}"):
+        load_released(tmp_path / "a.safetensors", build_networks(tiny_config(), 1))
+
+
 def test_every_kind_is_recognised_by_its_keys_and_found_whole() -> None:
     shapes = SHAPES | {
         "resnet": {
@@ -222,6 +276,30 @@ FAULTS: dict[str, tuple[Callable[[dict, Path], Any], str]] = {
     "countless blocks": (
         lambda arrays, marker: {"a": {**tensors(arrays), BLOCK: torch.zeros(1)}},
         "not a whole id network",
+    ),
+    "an integer weight": (
+        lambda arrays, marker: {"a": tensors(arrays | {KERNEL: arrays[KERNEL].astype(np.int8)})},
+        f"{KERNEL} holds int8 values",
+    ),
+    "a complex weight": (
+        lambda arrays, marker: {"a": tensors(arrays | {KERNEL: arrays[KERNEL] + 0j})},
+        f"{KERNEL}: not an ordinary tensor .*complex",
+    ),
+    "a negative variance": (
+        lambda arrays, marker: {"a": tensors(arrays | {CLASSIFIER: arrays[CLASSIFIER] - 9})},
+        f"{CLASSIFIER} holds negative values",
+    ),
+    "two state dicts": (
+        lambda arrays, marker: {"model": tensors(arrays), "state_dict": tensors(arrays)},
+        "'state_dict' and 'model' in it may both be the state dict",
+    ),
+    "two of a name": (
+        lambda arrays, marker: {**tensors(arrays), f"module.{KERNEL}": torch.zeros(1)},
+        f"two tensors are {KERNEL} without",
+    ),
+    "numbers for names": (
+        lambda arrays, marker: {0: torch.zeros(1), **tensors(arrays)},
+        "expected a state dict",
     ),
     "not a number": (
         lambda arrays, marker: {"a": tensors(arrays | {KERNEL: arrays[KERNEL] * np.nan})},

@@ -1,5 +1,6 @@
 """The Frechet distance against closed forms, SciPy and pytorch-fid's files and numbers."""
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -152,6 +153,74 @@ def test_files_go_to_pytorch_fid_and_come_from_it(tmp_path: Path) -> None:
     assert not theirs.statistics.singular
     with pytest.raises(InputError, match="without a sample count"):
         theirs.statistics.merge(statistics)
+
+
+MU, SIGMA = np.zeros(3), np.eye(3)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "found"),
+    [
+        ({"count": "many"}, "`count` holds <U4 values"),
+        ({"count": np.nan}, "`count` is nan, not a number of samples"),
+        ({"count": 0}, "`count` is 0, not"),
+        ({"count": -5}, "`count` is -5, not"),
+        ({"count": 2.5}, "`count` is 2.5, not"),
+        ({"count": [4, 4]}, r"`count` is \[4 4\], not"),
+        ({"mu": MU + 1j}, "`mu` holds complex128 values"),
+        ({"sigma": SIGMA + 0j}, "`sigma` holds complex128 values"),
+        ({"mu": MU.astype(str)}, "`mu` holds <U32 values"),
+        ({"mu": MU > 0}, "`mu` holds bool values"),
+        ({"mu": [np.nan] * 3}, "NaN or inf"),
+        ({"sigma": SIGMA + np.eye(3, k=1) / 2}, "not symmetric"),
+        ({"sigma": -SIGMA}, "larger than its two variances allow"),
+        ({"sigma": SIGMA * 0.1 + 0.5 - 0.5 * np.eye(3)}, "larger than its two variances"),
+        ({"sigma": np.eye(2)}, "found shapes"),
+        ({"features": np.zeros((4, 2), np.float32)}, r"`features` of shape \(4, 2\)"),
+        ({"features": np.zeros((5, 3), np.float32), "count": 4}, "does not go with 4 samples"),
+        ({"features": np.full((4, 3), np.nan, np.float32)}, "NaN or inf"),
+        ({"features": np.float32(3)}, "`features` of shape"),
+    ],
+)
+def test_statistics_that_are_none_are_refused_by_name(tmp_path: Path, arrays, found) -> None:
+    path = tmp_path / "a.npz"
+    np.savez(path, **({"mu": MU, "sigma": SIGMA} | arrays))
+    with pytest.raises(InputError, match=rf"a\.npz: .*{found}"):
+        load_statistics(path)
+
+
+def test_float32_sums_are_a_covariance(tmp_path: Path) -> None:
+    """NumPy's float32 covariances are symmetric and within their bounds but for rounding."""
+    features = np.random.default_rng(0).normal(3, 2, (500, 64)).astype(np.float32)
+    statistics = FeatureStatistics.of(features)
+    sigma = statistics.covariance.astype(np.float32)
+    sigma += np.random.default_rng(1).uniform(-1e-6, 1e-6, sigma.shape).astype(np.float32)
+    np.savez(tmp_path / "a.npz", mu=statistics.mean.astype(np.float32), sigma=sigma, count=500.0)
+    assert load_statistics(tmp_path / "a.npz").statistics.count == 500
+
+
+def test_a_changed_byte_in_statistics_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    np.savez(path, mu=MU, sigma=SIGMA)
+    data = bytearray(path.read_bytes())
+    data[data.index(np.float64(1).tobytes())] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"a\.npz: not a readable \.npz"):
+        load_statistics(path)
+
+
+def test_statistics_that_unpack_to_gigabytes_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("mu.npy", b"")
+        archive.writestr("sigma.npy", b"")
+    data = path.read_bytes()
+    # The size that the directory gives, at byte 24 of an entry.
+    entry = data.rindex(b"PK\x01\x02")
+    huge = (2**32 - 2).to_bytes(4, "little")
+    path.write_bytes(data[: entry + 24] + huge + data[entry + 28 :])
+    with pytest.raises(InputError, match="4,294,967,294 bytes when unpacked"):
+        load_statistics(path)
 
 
 def test_unusable_files_are_refused_by_name(tmp_path: Path) -> None:

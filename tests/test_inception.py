@@ -164,6 +164,15 @@ def test_unusable_weights_are_refused_by_name(tmp_path: Path) -> None:
         load_inception(tmp_path / "wide.safetensors", 1024)
 
 
+def test_a_negative_variance_is_refused(tmp_path: Path) -> None:
+    tensors = layers_up_to(64)
+    name = next(key for key in tensors if key.endswith("running_var"))
+    tensors[name] = np.full_like(tensors[name], -0.5)
+    save_file(tensors, tmp_path / "a.safetensors")
+    with pytest.raises(InputError, match=rf"a\.safetensors: {name} holds negative values"):
+        load_inception(tmp_path / "a.safetensors", 64)
+
+
 def test_batch_norms_are_folded(tmp_path: Path) -> None:
     """ReLU(scale (conv x - mean) / sqrt(var + 1e-3) + shift), by hand for a constant image."""
     rng = np.random.default_rng(0)

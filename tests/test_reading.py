@@ -1,13 +1,24 @@
 """Regular files of a bounded size, and JSON of a stated shape."""
 
 import os
+import zipfile
 from typing import Any
 
+import ml_dtypes
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from typing_extensions import TypedDict
 
 from dgnet_jax.errors import InputError
-from dgnet_jax.runtime.reading import NotRegularError, check_regular, read_bytes, read_json
+from dgnet_jax.runtime.reading import (
+    NotRegularError,
+    check_regular,
+    check_zip,
+    read_bytes,
+    read_json,
+    read_safetensors,
+)
 
 
 class Person(TypedDict):
@@ -63,6 +74,55 @@ def test_other_json_is_refused_with_the_file_the_place_and_the_remedy(tmp_path, 
         read_json(path, Person, "Write it again.")
     assert str(caught.value).startswith(f"{path}: ")
     assert str(caught.value).endswith(". Write it again.")
+
+
+def test_zips_are_refused_by_what_they_unpack_to(tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("zeros", bytes(10**6))
+        archive.writestr("more", b"1")
+    check_zip(path, 10**6 + 1)
+    with pytest.raises(NotRegularError, match="1,000,001 bytes when unpacked"):
+        check_zip(path, 10**6)
+
+
+def test_safetensors_of_every_float_and_integer_are_read(tmp_path):
+    arrays = {
+        "single": np.float32([[1.5, -2]]),
+        "half": np.float16([1.5]),
+        "brain": np.array([1.5, 3], ml_dtypes.bfloat16),
+        "double": np.array(2.5),
+        "counter": np.array(3),
+        "none": np.zeros((0, 3), np.float32),
+    }
+    save_file(arrays, tmp_path / "a.safetensors", {"step": "7"})
+    found = read_safetensors(tmp_path / "a.safetensors")
+    assert found.metadata == {"step": "7"} and found.arrays.keys() == arrays.keys()
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(found.arrays[name], array)
+        assert found.arrays[name].dtype == array.dtype
+    save_file(arrays, tmp_path / "b.safetensors")
+    assert read_safetensors(tmp_path / "b.safetensors").metadata == {}
+
+
+@pytest.mark.parametrize(
+    ("array", "found"),
+    [
+        (np.array([1.0], ml_dtypes.float8_e4m3fn), "a is of F8_E4M3, which is not read"),
+        (np.array([1.0], ml_dtypes.float8_e5m2), "a is of F8_E5M2"),
+        (np.complex64([1j]), "a is of C64"),
+        (np.float32([np.nan]), "a holds NaN"),
+        (np.array([np.inf], ml_dtypes.bfloat16), "a holds NaN or infinite"),
+    ],
+)
+def test_other_safetensors_are_refused_with_the_tensor(tmp_path, array, found):
+    save_file({"a": array}, tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match=found):
+        read_safetensors(tmp_path / "a.safetensors")
+    data = (tmp_path / "a.safetensors").read_bytes()
+    (tmp_path / "a.safetensors").write_bytes(data[:-1])
+    with pytest.raises(ValueError, match=r"deserializ"):
+        read_safetensors(tmp_path / "a.safetensors")
 
 
 def test_a_missing_file_stays_a_missing_file(tmp_path):

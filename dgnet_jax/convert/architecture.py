@@ -260,7 +260,7 @@ def unknown_keys(kind: Kind, keys: list[str]) -> list[str]:
 
 def _size(shapes: Mapping[str, Shape], pattern: str, axis: int, default: int) -> int:
     for key, shape in shapes.items():
-        if re.fullmatch(pattern, key) and len(shape) > axis:
+        if re.fullmatch(pattern, key) and len(shape) > axis and shape[axis]:
             return shape[axis]
     return default
 

@@ -1,20 +1,20 @@
 """Converted weights, from .safetensors files to Flax variables."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import safetensors.flax
-import safetensors.numpy
 from flax.traverse_util import flatten_dict
-from safetensors import SafetensorError
 
 from dgnet_jax.convert.architecture import Fit, Shape, fit, generator_shapes, module_shapes
 from dgnet_jax.convert.names import Network, convert_state_dict
 from dgnet_jax.errors import InputError
 from dgnet_jax.models import Networks, Variables
 from dgnet_jax.models.reid import Teacher
+from dgnet_jax.runtime.paths import user_path
+from dgnet_jax.runtime.reading import Tensors, read_safetensors
 
 
 class Loaded(NamedTuple):
@@ -51,11 +51,11 @@ def load_released(path: str | Path, networks: Networks) -> Released:
         networks: of the checkpoint's sizes; the published ones, for the released checkpoints.
 
     Raises:
-        InputError: no such file, not a safetensors file, a part of the checkpoint is missing, or
-            its sizes are not those of `networks`.
+        InputError: no such file, not a safetensors file of finite numbers, a part of the checkpoint
+            is missing, or its sizes are not those of `networks`.
     """
-    flag = "--config.released"
-    tensors = _read(flag, path, "a released DG-Net checkpoint")
+    flag, path = "--config.released", user_path(path)
+    tensors, metadata = _read(flag, path, "a released DG-Net checkpoint")
     parts: dict[Network, dict[str, np.ndarray]] = {"gen": {}, "id": {}, "dis": {}}
     for part, named in parts.items():
         prefix = f"{part}."
@@ -92,12 +92,13 @@ def load_released(path: str | Path, networks: Networks) -> Released:
             "configs/market.py without the flag 'small'. A file of --to-safetensors holds its own "
             f"configuration: --config=dgnet_jax/config.py:{path}"
         )
+    step = metadata.get("step", "")
     converted = {part: _variables(part, parts[part], set(wanted[part])) for part in wanted}
     return Released(
         converted["gen"]["params"],
         converted["id"],
         converted["dis"]["params"] if "dis" in converted else None,
-        _step(path),
+        int(step) if re.fullmatch("[0-9]{1,9}", step) else 0,
     )
 
 
@@ -110,8 +111,8 @@ def load_teacher_weights(path: str | Path, teacher: Teacher) -> Variables:
     Raises:
         InputError: no such file, not a safetensors file, or another network than `teacher`.
     """
-    flag = "--config.teacher.checkpoint"
-    tensors = _read(flag, path, "a teacher")
+    flag, path = "--config.teacher.checkpoint", user_path(path)
+    tensors = _read(flag, path, "a teacher").arrays
     identities = _identities(tensors, "classifier.classifier.0.weight")
     wanted = module_shapes("teacher", teacher.clone(num_identities=identities))
     compared = _fit_of(tensors, wanted)
@@ -123,7 +124,7 @@ def load_teacher_weights(path: str | Path, teacher: Teacher) -> Variables:
     return _variables("teacher", tensors, set(wanted))
 
 
-def load_backbone(path: str, variables: Mapping[str, Any]) -> Loaded:
+def load_backbone(path: str | Path, variables: Mapping[str, Any]) -> Loaded:
     """Puts ImageNet weights (torchvision's names, .safetensors) into a network's backbone.
 
     Args:
@@ -133,7 +134,8 @@ def load_backbone(path: str, variables: Mapping[str, Any]) -> Loaded:
     Raises:
         InputError: no such file, not a safetensors file, no ResNet in it, or a wrong shape.
     """
-    tensors = _read("--config.pretrained", path, "torchvision's ResNet")
+    path = user_path(path)
+    tensors = _read("--config.pretrained", path, "torchvision's ResNet").arrays
     found = convert_state_dict("resnet", tensors).variables
     leaves = {
         (collection, *path): value
@@ -171,32 +173,23 @@ def load_backbone(path: str, variables: Mapping[str, Any]) -> Loaded:
     return Loaded(filled, missing)
 
 
-def _read(flag: str, path: str | Path, what: str) -> dict[str, np.ndarray]:
-    if not Path(path).is_file():
+def _read(flag: str, path: Path, what: str) -> Tensors:
+    try:
+        tensors = read_safetensors(path)
+        for name, array in tensors.arrays.items():
+            if name.endswith("running_var") and (array < 0).any():
+                raise ValueError(f"{name} holds negative values, which no variance has")
+        return tensors
+    except FileNotFoundError as error:
         raise InputError(
             f"{flag}: no file {path}. Give {what} as a .safetensors file, which `python -m "
             "dgnet_jax.convert` writes from PyTorch's"
-        )
-    try:
-        return _load(path)
-    except (SafetensorError, OSError) as error:
+        ) from error
+    except (OSError, ValueError) as error:
         raise InputError(
             f"{flag}: {path} is not a readable safetensors file ({error}). PyTorch's files are "
             "converted first: python -m dgnet_jax.convert FILE.pth OUT.safetensors"
         ) from error
-
-
-def _load(path: str | Path) -> dict[str, np.ndarray]:
-    try:
-        return safetensors.numpy.load_file(path)
-    except KeyError:  # NumPy has no bfloat16
-        return {key: np.asarray(x) for key, x in safetensors.flax.load_file(path).items()}
-
-
-def _step(path: str | Path) -> int:
-    with safetensors.safe_open(path, framework="numpy") as file:
-        step = (file.metadata() or {}).get("step", "")
-    return int(step) if step.isdecimal() else 0
 
 
 def _identities(tensors: Mapping[str, np.ndarray], key: str) -> int:

@@ -1,6 +1,7 @@
 """PyTorch's files: read without executing anything in them, and written. Needs torch."""
 
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -9,9 +10,13 @@ from typing import Any
 import numpy as np
 
 from dgnet_jax.errors import InputError
+from dgnet_jax.runtime.reading import WEIGHTS_BYTES, NotRegularError, check_regular, check_zip
 
-# What people wrap a state dict in; the released program saves {"a": state dict}.
-_WRAPPERS = ("a", "state_dict", "model")
+# What people wrap a state dict in; the released program saves {"a": state dict}, PyTorch's ImageNet
+# example {"state_dict": ..., "optimizer": ..., "best_acc1": a tensor, ...}.
+_WRAPPERS = ("a", "state_dict", "model", "model_state_dict")
+# Of DataParallel and of torch.compile.
+_PREFIX = re.compile(r"^((module|_orig_mod)\.)+")
 
 
 def import_torch() -> ModuleType:
@@ -32,35 +37,67 @@ def import_torch() -> ModuleType:
 def read_pth(path: str | Path) -> dict[str, np.ndarray]:
     """The tensors of a PyTorch state dict file, read without executing anything in it.
 
-    A state dict inside {"a": ...} (the released program's form) is taken out, and DataParallel's
-    "module." before the keys is removed. Floating-point tensors become float32.
+    A state dict inside {"a": ...} (the released program's form) or another of `_WRAPPERS` is taken
+    out, whatever else is beside it, and "module." and "_orig_mod." before the keys are removed.
+    Floating-point tensors become float32.
 
     Raises:
-        InputError: PyTorch is missing, or the file is not a plain state dict of tensors.
+        InputError: PyTorch is missing, or the file is damaged or not a plain state dict of tensors.
     """
     torch = import_torch()
     try:
+        _check_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
-    except IsADirectoryError as error:
-        raise InputError(f"{path}: a folder, not a file") from error
+    except NotRegularError as error:
+        raise InputError(f"{path}: {error}") from error
+    except InputError:
+        raise
     except Exception as error:  # unpickling, zip and end-of-file errors of many kinds
         raise InputError(
             f"{path}: not a PyTorch state dict that can be read without executing code in it "
             f"({_reason(error)}). Is the file complete? Whoever made it can save "
             "model.state_dict() with torch.save"
         ) from error
-    tensors = _unwrapped(content, torch)
-    if not tensors or not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
+    tensors = _unwrapped(content, torch, str(path))
+    if not tensors or not all(
+        isinstance(key, str) and isinstance(tensor, torch.Tensor) for key, tensor in tensors.items()
+    ):
         raise InputError(
             f"{path}: expected a state dict (names to tensors), found {_description(content)}; "
             "save model.state_dict() instead of the model"
         )
-    return {
-        re.sub(r"^(module\.)+", "", str(key)): _to_numpy(tensor, torch, f"{path}: {key}")
-        for key, tensor in tensors.items()
-    }
+    arrays: dict[str, np.ndarray] = {}
+    for key, tensor in tensors.items():
+        name = _PREFIX.sub("", key)
+        if name in arrays:
+            raise InputError(
+                f"{path}: two tensors are {name} without their prefixes, such as {key}"
+            )
+        arrays[name] = _to_numpy(tensor, torch, f"{path}: {key}")
+    return arrays
+
+
+def _check_file(path: str | Path) -> None:
+    """Looks at a file before torch does, which does not compare a zip's checksums.
+
+    Raises:
+        InputError: a member of the zip is damaged.
+        NotRegularError, FileNotFoundError and other kinds: it cannot be read.
+    """
+    check_regular(path, WEIGHTS_BYTES)
+    if not zipfile.is_zipfile(path):  # of before PyTorch 1.6
+        return
+    check_zip(path, WEIGHTS_BYTES)
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise InputError(
+            f"{path}: {damaged} in it does not have its checksum: the file is damaged; copy it "
+            "again (or it was saved after torch.serialization.set_crc32_options(False), and has to "
+            "be saved again without)"
+        )
 
 
 def save_pth(content: Mapping[str, Any], path: str | Path) -> None:
@@ -77,15 +114,17 @@ def save_pth(content: Mapping[str, Any], path: str | Path) -> None:
         torch.save(tensors(content), file)
 
 
-def _unwrapped(content: Any, torch: ModuleType) -> Mapping[Any, Any]:
+def _unwrapped(content: Any, torch: ModuleType, source: str) -> Mapping[Any, Any]:
     """The state dict in `content`; empty if there is none."""
     if not isinstance(content, Mapping):
         return {}
-    if not any(isinstance(value, torch.Tensor) for value in content.values()):
-        for name in _WRAPPERS:
-            if isinstance(content.get(name), Mapping):
-                return content[name]
-    return content
+    inside = [name for name in _WRAPPERS if isinstance(content.get(name), Mapping)]
+    if len(inside) > 1:
+        raise InputError(
+            f"{source}: {' and '.join(map(repr, inside))} in it may both be the state dict; save "
+            "one of them alone"
+        )
+    return content[inside[0]] if inside else content
 
 
 def _to_numpy(tensor: Any, torch: ModuleType, name: str) -> np.ndarray:
@@ -95,6 +134,8 @@ def _to_numpy(tensor: Any, torch: ModuleType, name: str) -> np.ndarray:
             raise ValueError("more values than the file holds")
         if tensor.is_floating_point():
             tensor = tensor.to(torch.float32)
+        elif tensor.is_complex():
+            raise ValueError("complex numbers")
         return tensor.detach().numpy()
     except (RuntimeError, TypeError, ValueError) as error:  # torch's kinds for such a tensor
         raise InputError(f"{name}: not an ordinary tensor ({_reason(error)})") from error

@@ -14,6 +14,7 @@ from dgnet_jax.convert.names import is_unused, state_dict
 from dgnet_jax.convert.pth import import_torch, read_pth, save_pth
 from dgnet_jax.errors import InputError
 from dgnet_jax.runtime.atomic import replacing
+from dgnet_jax.runtime.paths import user_path
 
 RELEASED: tuple[Kind, ...] = ("gen", "id", "dis")
 # torchvision's ResNet-50 has so many ImageNet classes; the released E_a carries the layer along.
@@ -56,10 +57,10 @@ def convert(sources: Sequence[str | Path], target: str | Path, kind: Kind | None
         InputError: PyTorch or a file is missing, unreadable, of no known or another network, or
             incomplete. Nothing is written then.
     """
-    target = Path(target)
+    target = user_path(target)
     if target.suffix != ".safetensors":
         raise InputError(f"{target}: the file to write comes last and ends in .safetensors")
-    files = [file for source in sources for file in _files(Path(source))]
+    files = [file for source in sources for file in _files(user_path(source))]
     if kind is not None and len(files) > 1:
         raise InputError(f"--kind={kind} is for one file; found {len(files)}")
     tensors: dict[str, np.ndarray] = {}
@@ -110,8 +111,14 @@ def _read_part(file: Path, kind: Kind | None, several: bool) -> _Part:
         if key not in unknown and key not in unused
     }
     for key, tensor in kept.items():
+        if tensor.dtype != np.float32 and not key.endswith("num_batches_tracked"):
+            raise InputError(
+                f"{file}: {key} holds {tensor.dtype} values, not the floats of a weight"
+            )
         if not np.isfinite(tensor).all():
             raise InputError(f"{file}: {key} holds NaN or infinite values")
+        if key.endswith("running_var") and (tensor < 0).any():
+            raise InputError(f"{file}: {key} holds negative values, which no variance has")
     prefix = f"{kind}." if released else ""
 
     def named(keys: list[str]) -> list[str]:
@@ -186,7 +193,7 @@ def write_released(
 ) -> list[Path]:
     """Writes gen_########.pt, id_########.pt and dis_########.pt, each {"a": state dict}."""
     import_torch()
-    folder = Path(folder)
+    folder = user_path(folder)
     _make_folder(folder)
     paths = [folder / f"{part}_{step:08d}.pt" for part in RELEASED]
     # All are complete before the first gets its name.

@@ -29,7 +29,7 @@ def image_files(folder: str | Path) -> list[Path]:
     files = sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and not path.is_dir()
     )
     if not files:
         raise InputError(f"{folder}: no image in it ({', '.join(sorted(SUFFIXES))}), at any depth")

@@ -16,6 +16,7 @@ import numpy as np
 
 from dgnet_jax.data.drawing.figure import KEYPOINTS, KEYPOINTS_SIZE
 from dgnet_jax.errors import InputError
+from dgnet_jax.runtime.reading import TABLE_BYTES, read_bytes
 
 HEADER = ("name", "keypoints_y", "keypoints_x")
 HEIGHT, WIDTH = KEYPOINTS_SIZE
@@ -59,11 +60,11 @@ def read_poses(files: str) -> dict[str, np.ndarray]:
 
 def _lines(path: Path) -> list[str]:
     try:
-        lines = path.read_bytes().decode("utf-8-sig").splitlines()
+        lines = read_bytes(path, TABLE_BYTES).decode("utf-8-sig").splitlines()
     except OSError as error:
         raise InputError(
-            f"--config.data.poses: {path} cannot be read ({error.strerror}); name files of "
-            "keypoints, separated by commas, or leave it empty"
+            f"--config.data.poses: {path} cannot be read ({error.strerror or error}); name "
+            "files of keypoints, separated by commas, or leave it empty"
         ) from error
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1

@@ -8,12 +8,17 @@ or on disk that is.
 import os
 import threading
 import zipfile
-import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from dgnet_jax.runtime.reading import IMAGE_BYTES, NotRegularError, read_bytes
+from dgnet_jax.runtime.reading import (
+    ARCHIVE_BYTES,
+    IMAGE_BYTES,
+    NotRegularError,
+    check_regular,
+    read_bytes,
+)
 
 
 class Files(Protocol):
@@ -109,7 +114,9 @@ class ZipStorage:
                         f"{size:,} bytes, more than the {IMAGE_BYTES:,} that are read of a file"
                     )
                 return self._archive.read(self._members[file])
-        except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, RuntimeError) as error:
+        except OSError:
+            raise
+        except Exception as error:  # zipfile and its decoders have many kinds for damaged bytes
             raise OSError(f"cannot be read from the zip: {error}") from error
 
 
@@ -152,7 +159,8 @@ def _find(root: str | os.PathLike[str], entries: Sequence[str], folder_name: str
     if os.path.isfile(path):  # Path's own raises where a folder above may not be entered
         return _choose(_in_zip(path, entries), entries, folder_name, [])
     if not os.path.isdir(path):
-        raise LayoutNotFoundError([f"{path}: does not exist"])
+        found = "neither a folder nor a file" if os.path.exists(path) else "does not exist"
+        raise LayoutNotFoundError([f"{path}: {found}"])
 
     here = FolderStorage(path)
     if _complete(here, entries):
@@ -198,8 +206,9 @@ def _describe(storage: Storage, entries: Sequence[str]) -> str:
 def _in_zip(path: Path, entries: Sequence[str]) -> list[Storage]:
     """Every place of a zip where one of the entries is."""
     try:
+        check_regular(path, ARCHIVE_BYTES)
         archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError) as error:
+    except Exception as error:  # as in ZipStorage.read_bytes
         reason = f"{path}: not a readable zip file ({error}); is the download complete?"
         raise LayoutNotFoundError([reason]) from error
     places: set[str] = set()

@@ -29,8 +29,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from absl import logging
 from jaxtyping import Int, UInt8
 from PIL import Image
+from typing_extensions import TypedDict
 
 from dgnet_jax.data.drawing.photo import (
     CAMERAS,
@@ -48,6 +50,7 @@ from dgnet_jax.errors import (
 )
 from dgnet_jax.runtime.atomic import write_image
 from dgnet_jax.runtime.paths import user_path
+from dgnet_jax.runtime.reading import Count, read_json
 from dgnet_jax.runtime.threads import available_cpus
 
 VERSION = 1
@@ -109,6 +112,25 @@ class Settings:
     height: int
     width: int
     version: int = VERSION
+
+
+_NOT_DRAWN = "The data set is taken for photographs: swaps are not compared with a truth"
+_SETTINGS = tuple(field.name for field in dataclasses.fields(Settings))
+
+
+class _Marker(TypedDict):
+    """The content of `MARKER`: the settings, and the number of images of each folder."""
+
+    seed: int
+    train_identities: Count
+    test_identities: Count
+    images_per_identity_camera: Count
+    distractors: Count
+    junk: Count
+    height: Count
+    width: Count
+    version: int
+    images: dict[str, Count]
 
 
 class Shot(NamedTuple):
@@ -203,11 +225,13 @@ def drawn_settings(root: str | Path) -> Settings | None:
     if not str(root):
         return None
     try:
-        marker = json.loads((Path(root).expanduser() / MARKER).read_text(encoding="utf-8"))
-        names = [field.name for field in dataclasses.fields(Settings)]
-        found = Settings(**{name: marker[name] for name in names})
+        marker = read_json(Path(root).expanduser() / MARKER, _Marker, _NOT_DRAWN)
+        found = Settings(**{name: marker[name] for name in _SETTINGS})  # type: ignore[literal-required]
         _check_settings(found)
-    except (OSError, ValueError, KeyError, TypeError, InputError):
+    except InputError as error:
+        logging.warning("%s", error)
+        return None
+    except (OSError, ValueError):
         return None
     return found if found.version == VERSION else None
 
@@ -400,12 +424,13 @@ def _is_drawn(root: Path, settings: Settings) -> bool:
         return False
     remedy = "remove it or choose another folder"
     try:
-        marker = json.loads((root / MARKER).read_text())
-        counts = marker["images"]
-    except (OSError, ValueError, KeyError, TypeError):
+        marker = read_json(root / MARKER, _Marker, "")
+    except (OSError, InputError) as error:
         raise InputError(
-            f"{root}: exists and is not a complete drawn data set (no valid {MARKER}); {remedy}"
-        ) from None
+            f"{root}: exists and is not a complete drawn data set (no valid {MARKER}: {error}); "
+            f"{remedy}"
+        ) from error
+    counts = marker["images"]
     wanted = dataclasses.asdict(settings)
     different = [
         f"{name} is {marker.get(name)}, not {value}"
@@ -623,7 +648,7 @@ def _draw(arguments: argparse.Namespace) -> str:
         wanted = {**dataclasses.asdict(found), **wanted}
         del wanted["version"]
     draw_dataset(arguments.folder, **wanted)
-    marker = json.loads((arguments.folder / MARKER).read_text())
+    marker = read_json(arguments.folder / MARKER, _Marker, "")
     people = f"{marker['train_identities']} training and {marker['test_identities']} test people"
     images = ", ".join(f"{count} in {folder}" for folder, count in marker["images"].items())
     return f"{arguments.folder}: {people}, {len(CAMERAS)} cameras; images: {images}"

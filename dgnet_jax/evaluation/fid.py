@@ -6,8 +6,6 @@ generated images. All of it is float64 on the host.
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +16,8 @@ from numpy.typing import ArrayLike
 
 from dgnet_jax.errors import InputError
 from dgnet_jax.runtime.atomic import replacing
+from dgnet_jax.runtime.paths import user_path
+from dgnet_jax.runtime.reading import STATISTICS_BYTES, check_zip
 
 _CHUNK = 1024
 
@@ -187,18 +187,59 @@ def load_statistics(path: str | Path) -> SavedFeatures:
     Raises:
         InputError: no such file, or not one of these.
     """
+    path = user_path(path)
     try:
-        stored = np.load(path, allow_pickle=False)
-        arrays = dict(stored) if isinstance(stored, np.lib.npyio.NpzFile) else {}
+        check_zip(path, STATISTICS_BYTES)
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {name: np.asarray(stored[name]) for name in _ARRAYS if name in stored}
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:  # of the zip, of NumPy's headers, of sizes that these make up
         raise InputError(f"{path}: not a readable .npz of arrays ({error})") from error
     if not {"mu", "sigma"} <= set(arrays):
         raise InputError(f"{path}: no `mu` and `sigma` in it, as pytorch-fid saves them")
+    for name, array in arrays.items():
+        if array.dtype.kind not in "fiu":
+            raise InputError(f"{path}: `{name}` holds {array.dtype} values, not real numbers")
     try:
         mean, covariance = _checked(arrays["mu"], arrays["sigma"], "")
-    except (InputError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: `mu` and `sigma` are not a mean and covariance") from error
-    count = int(arrays["count"]) if "count" in arrays else None
-    return SavedFeatures(FeatureStatistics(count, mean, covariance), arrays.get("features"))
+        _refuse_no_covariance(covariance)
+    except InputError as error:
+        raise InputError(
+            f"{path}: `mu` and `sigma` are not a mean and covariance: {error}"
+        ) from error
+    count = _count(arrays["count"], path) if "count" in arrays else None
+    features = arrays.get("features")
+    if features is not None:
+        rows = len(features) if count is None and features.ndim else count
+        if features.shape != (rows, len(mean)) or not np.isfinite(features).all():
+            raise InputError(
+                f"{path}: `features` of shape {features.shape}, or with NaN or inf in it, does not "
+                f"go with {count} samples of {len(mean)} dims"
+            )
+    return SavedFeatures(FeatureStatistics(count, mean, covariance), features)
+
+
+_ARRAYS = ("mu", "sigma", "count", "features")
+# Of a covariance's two halves and of its inequality, relative to the largest value: the rounding of
+# float32 sums.
+_ROUNDING = 1e-5
+
+
+def _refuse_no_covariance(cov: Float64[np.ndarray, "dims dims"]) -> None:
+    """Raises InputError for what can be told without eigenvalues, which take seconds."""
+    noise = _ROUNDING * np.abs(cov).max(initial=0)
+    if not np.allclose(cov, cov.T, rtol=0, atol=noise):
+        raise InputError("the covariance is not symmetric")
+    variances = cov.diagonal()
+    bound = np.sqrt(np.outer(variances.clip(0), variances.clip(0)))
+    if (variances < -noise).any() or (np.abs(cov) > bound + noise).any():
+        raise InputError("a covariance is larger than its two variances allow")
+
+
+def _count(array: np.ndarray, path: Path) -> int:
+    if array.size != 1 or not array.item() >= 1 or array.item() != int(array.item()):
+        raise InputError(
+            f"{path}: `count` is {np.array2string(array, threshold=4)}, not a number of samples"
+        )
+    return int(array.item())

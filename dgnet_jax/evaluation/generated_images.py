@@ -31,6 +31,7 @@ from dgnet_jax.evaluation.kid import kid
 from dgnet_jax.models.inception import HOW_TO_GET_WEIGHTS
 from dgnet_jax.runtime.atomic import replacing, write_image
 from dgnet_jax.runtime.devices import on_first_process
+from dgnet_jax.runtime.reading import STATISTICS_BYTES, check_zip
 
 CHUNK = 256
 
@@ -347,6 +348,7 @@ def _read_cache(path: Path | None) -> dict[str, Any]:
     if path is None or not path.is_file():
         return {}
     try:
+        check_zip(path, STATISTICS_BYTES)
         return dict(np.load(path, allow_pickle=False))
     except Exception as error:  # whatever is wrong with it, it can be computed again
         logging.warning("%s: not readable (%s); computed again", path, error)

@@ -18,10 +18,11 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Float, Float64, UInt8
-from safetensors import SafetensorError, safe_open
 
 from dgnet_jax.errors import InputError
 from dgnet_jax.models.blocks import Array, Geometry, convolve, kaiming_fan_in
+from dgnet_jax.runtime.paths import user_path
+from dgnet_jax.runtime.reading import read_safetensors
 
 # Feature choices, by their channels: after the first and the second max pool, before the auxiliary
 # classifier, and the last pool (pytorch-fid's `--dims`).
@@ -313,6 +314,11 @@ def convert_inception(
                     f"Inception's is {wanted}; the file is of another network. {HOW_TO_GET_WEIGHTS}"
                 )
         kernel, scale, shift, mean, variance = tensors
+        if not (variance >= 0).all():
+            raise InputError(
+                f"{source}: {'.'.join((*layer, 'bn.running_var'))} holds negative values, which no "
+                f"variance has; the file is damaged. {HOW_TO_GET_WEIGHTS}"
+            )
         factor = scale / np.sqrt(variance + BATCH_NORM_EPSILON)
         params[(*layer, "kernel")] = kernel.transpose(2, 3, 1, 0) * factor
         params[(*layer, "bias")] = shift - mean * factor
@@ -354,14 +360,17 @@ def load_inception(path: str | Path, dims: int = 2048) -> dict[str, Any]:
         InputError: no such file, not safetensors, or without what `dims` needs; says how to get it.
     """
     check_dims(dims)
-    if not Path(path).is_file():
-        raise InputError(f"{path}: no such file of Inception weights. {HOW_TO_GET_WEIGHTS}")
+    path = user_path(path)
     try:
-        with safe_open(str(path), framework="numpy") as tensors:
-            params = convert_inception(tensors.get_tensor, set(tensors.keys()), dims, str(path))
-    except (SafetensorError, OSError) as error:
+        tensors = read_safetensors(path).arrays
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{path}: no such file of Inception weights. {HOW_TO_GET_WEIGHTS}"
+        ) from error
+    except (OSError, ValueError) as error:
         raise InputError(
             f"{path}: not a readable safetensors file ({error}). A .pth is converted first: "
             f"python -m dgnet_jax.convert FILE.pth OUT.safetensors. {HOW_TO_GET_WEIGHTS}"
         ) from error
+    params = convert_inception(tensors.__getitem__, set(tensors), dims, str(path))
     return jax.tree.map(lambda array: array.astype(np.float32), params)

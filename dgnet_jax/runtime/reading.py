@@ -1,4 +1,4 @@
-"""Files that others made: regular ones of a bounded size, and JSON of a stated shape.
+"""Files that others made: regular ones of a bounded size, JSON of a stated shape, safetensors.
 
 A FIFO or a device in the place of a file would be waited for without end, and a sparse file or a
 bomb would take all memory: both are refused before they are opened.
@@ -9,9 +9,13 @@ import json
 import math
 import os
 import stat
-from typing import Annotated, Any, TypeVar
+import zipfile
+from typing import Annotated, Any, NamedTuple, TypeVar
 
+import ml_dtypes
+import numpy as np
 import pydantic
+import safetensors
 
 from dgnet_jax.errors import InputError
 
@@ -23,6 +27,9 @@ IMAGE_BYTES = 64 * MEGABYTE
 TABLE_BYTES = 256 * MEGABYTE
 JSON_BYTES = 64 * MEGABYTE
 WEIGHTS_BYTES = 8 * 1024 * MEGABYTE
+STATISTICS_BYTES = 2 * 1024 * MEGABYTE
+# Of what is read in parts: zips of data sets, records, memory-mapped arrays.
+ARCHIVE_BYTES = 1024 * 1024 * MEGABYTE
 # Of a file of JSON; the deepest one that this package writes has five.
 _MOST_LEVELS = 50
 
@@ -77,11 +84,81 @@ _KINDS = (
 )
 
 
+def check_zip(path: str | os.PathLike[str], most_bytes: int) -> None:
+    """Looks at a zip, and at what its members say of their sizes, before any is unpacked.
+
+    Raises:
+        NotRegularError: as `check_regular`, or its members are larger than `most_bytes` in all.
+        zipfile.BadZipFile, OSError and others: it cannot be read.
+    """
+    check_regular(path, most_bytes)
+    with zipfile.ZipFile(path) as archive:
+        size = sum(member.file_size for member in archive.infolist())
+    if size > most_bytes:
+        raise NotRegularError(
+            f"{size:,} bytes when unpacked, more than the {most_bytes:,} that are read of such a "
+            "file"
+        )
+
+
 def read_bytes(path: str | os.PathLike[str], most_bytes: int) -> bytes:
     """The content of a regular file; raises as `check_regular`."""
     check_regular(path, most_bytes)
     with open(path, "rb") as stream:
         return stream.read(most_bytes)  # also where it grows meanwhile
+
+
+class Tensors(NamedTuple):
+    """The content of a .safetensors file; metadata is what its writer says of it."""
+
+    arrays: dict[str, np.ndarray]
+    metadata: dict[str, str]
+
+
+def read_safetensors(path: str | os.PathLike[str]) -> Tensors:
+    """Reads a .safetensors file of weights.
+
+    Raises:
+        NotRegularError, FileNotFoundError and other OSErrors: as `check_regular`.
+        ValueError: it is no such file, or holds numbers of few bits, complex ones, NaN or infinite
+            ones.
+    """
+    data = read_bytes(path, WEIGHTS_BYTES)
+    try:
+        tensors = safetensors.deserialize(data)
+        metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__")
+    except safetensors.SafetensorError as error:
+        raise ValueError(str(error)) from error
+    arrays = {}
+    for name, tensor in tensors:
+        if tensor["dtype"] not in _DTYPES:
+            known = ", ".join(_DTYPES)
+            raise ValueError(
+                f"{name} is of {tensor['dtype']}, which is not read here; known are {known}. Save "
+                "it as F32"
+            )
+        array = np.frombuffer(tensor["data"], _DTYPES[tensor["dtype"]]).reshape(tensor["shape"])
+        if array.dtype.kind not in "iub" and not np.isfinite(array).all():
+            raise ValueError(f"{name} holds NaN or infinite values")
+        arrays[name] = array
+    return Tensors(arrays, metadata or {})
+
+
+_DTYPES = {
+    "F64": np.float64,
+    "F32": np.float32,
+    "F16": np.float16,
+    "BF16": ml_dtypes.bfloat16,
+    "I64": np.int64,
+    "I32": np.int32,
+    "I16": np.int16,
+    "I8": np.int8,
+    "U64": np.uint64,
+    "U32": np.uint32,
+    "U16": np.uint16,
+    "U8": np.uint8,
+    "BOOL": np.bool_,
+}
 
 
 def read_json(path: str | os.PathLike[str], shape: type[T], remedy: str) -> T:
