@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from dgnet_jax.runtime.atomic import replacing, write_image
+from dgnet_jax.runtime.paths import printable
 
 _GAP, _MARGIN, _TITLE_SIZE, _CAPTION_SIZE, _LABEL_SIZE = 4, 12, 14, 16, 11
 _INK, _PAPER = (20, 20, 20), (255, 255, 255)
@@ -174,7 +175,7 @@ def save_png(
     """Writes a PNG atomically, with `metadata` as its text fields."""
     text = PngInfo()
     for name, value in (metadata or {}).items():
-        text.add_itxt(name, str(value))
+        text.add_itxt(name, printable(str(value)))
     picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
@@ -193,7 +194,7 @@ def save_animation(
         scale: every pixel becomes a square of scale x scale.
     """
     path = Path(path)
-    text = "\n".join(f"{name}: {value}" for name, value in metadata.items())
+    text = printable("\n".join(f"{name}: {value}" for name, value in metadata.items()))
     big = frames.repeat(scale, axis=1).repeat(scale, axis=2)
     there_and_back = [Image.fromarray(frame) for frame in (*big, *big[-2:0:-1])]
     options: dict[str, Any]
@@ -237,6 +238,7 @@ def _wrap(
 
     With `break_words`, long words (file names) are broken too.
     """
+    text = printable(text)
     lines = []
     for paragraph in text.split("\n"):
         line = ""

@@ -104,6 +104,8 @@ def test_it_is_refused_by_name(reader: str, kind: str, tmp_path: Path):
     name, read = READERS[reader]
     path = tmp_path / name
     SPECIAL[kind](path)
+    if reader == "dataset.json":
+        (tmp_path / "manifest.csv").write_text("file,identity,camera,label\n")
     with pytest.raises(InputError, match=name):
         read(path)
 

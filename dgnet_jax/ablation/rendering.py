@@ -8,6 +8,7 @@ from typing import NamedTuple
 from tabulate import tabulate
 
 from dgnet_jax.runtime.atomic import replacing
+from dgnet_jax.runtime.paths import printable
 
 _EMPHASIS = re.compile(r"\*|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 _TEX = {
@@ -103,7 +104,7 @@ def write_tables(folder: Path, tables: Sequence[Table]) -> None:
     for table in tables:
         for suffix, form in forms.items():
             with replacing(folder / f"{table.name}{suffix}") as temporary:
-                temporary.write_text(form(table) + "\n", encoding="utf-8")
+                temporary.write_text(printable(form(table)) + "\n", encoding="utf-8")
 
 
 def _markdown(text: str) -> str:

@@ -145,9 +145,7 @@ class Study:
         folder = user_path(workdir).absolute()
         saved = read_plan(folder)
         if saved is None:
-            raise InputError(
-                f"--workdir={workdir}: no study in it (no {STUDY_FILE}); run one first"
-            )
+            raise InputError(f"--workdir={folder}: no study in it (no {STUDY_FILE}); run one first")
         file = folder / STUDY_FILE
         try:
             present = work_directory.from_json(saved["config"])

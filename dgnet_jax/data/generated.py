@@ -21,6 +21,7 @@ from dgnet_jax.data.pipeline import ReidData
 from dgnet_jax.data.splits import ReidDataset, Split
 from dgnet_jax.data.storage import FolderStorage
 from dgnet_jax.errors import InputError
+from dgnet_jax.runtime.paths import user_path
 from dgnet_jax.runtime.reading import (
     TABLE_BYTES,
     WEIGHTS_BYTES,
@@ -79,7 +80,7 @@ def read_generated(folder: str | Path) -> GeneratedSet:
         InputError: it is none, its manifest lists no training image, or a file of it is damaged;
             names the file and line.
     """
-    folder = Path(folder).expanduser()
+    folder = user_path(folder)
     flag = f"--config.data.generated={folder}"
     try:
         text = read_bytes(folder / MANIFEST_FILE, MANIFEST_BYTES).decode("utf-8")
@@ -264,7 +265,7 @@ def read_soft_labels(folder: str | Path, rows: int, identities: int) -> np.ndarr
     Raises:
         InputError: there are none, or fewer, of another number of identities, or no distributions.
     """
-    path = Path(folder).expanduser() / LABELS_FILE
+    path = user_path(folder) / LABELS_FILE
     remedy = "Make the set again, or train on it with other labels"
     try:
         check_regular(path, LABELS_BYTES)

@@ -11,6 +11,7 @@ from PIL import Image
 
 from dgnet_jax.data.decoding import decode_image, open_rgb, reason
 from dgnet_jax.errors import InputError
+from dgnet_jax.runtime.paths import user_path
 from dgnet_jax.runtime.reading import IMAGE_BYTES, read_bytes
 from dgnet_jax.runtime.threads import available_cpus
 
@@ -23,7 +24,7 @@ def image_files(folder: str | Path) -> list[Path]:
     Raises:
         InputError: no such folder, or no image in it.
     """
-    folder = Path(folder).expanduser()
+    folder = user_path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
     files = sorted(
@@ -150,11 +151,11 @@ def read_photograph(path: str | Path, height: int, width: int) -> np.ndarray:
 def _files_of(sources: Sequence[str | Path], flag: str) -> list[Path]:
     files: list[Path] = []
     for source in sources:
-        path = Path(source).expanduser()
+        path = user_path(source)
         if path.is_dir():
             files += sorted(entry for entry in path.iterdir() if not entry.is_dir())
         elif path.exists():
             files.append(path)
         else:
-            raise InputError(f"{flag}: no file or folder {source}")
+            raise InputError(f"{flag}: no file or folder {path}")
     return files

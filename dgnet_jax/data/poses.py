@@ -16,6 +16,7 @@ import numpy as np
 
 from dgnet_jax.data.drawing.figure import KEYPOINTS, KEYPOINTS_SIZE
 from dgnet_jax.errors import InputError
+from dgnet_jax.runtime.paths import user_path
 from dgnet_jax.runtime.reading import TABLE_BYTES, read_bytes
 
 HEADER = ("name", "keypoints_y", "keypoints_x")
@@ -42,7 +43,7 @@ def read_poses(files: str) -> dict[str, np.ndarray]:
     poses: dict[str, np.ndarray] = {}
     places: dict[str, str] = {}
     for name in filter(None, map(str.strip, files.split(","))):
-        path = Path(name).expanduser()
+        path = user_path(name)
         for number, line in enumerate(_lines(path), 1):
             where = f"{path}:{number}"
             if number == 1:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from dgnet_jax.data.readers.datasets import READERS, check_name
 from dgnet_jax.errors import DiskFullError, InputError, naming, one_line
+from dgnet_jax.runtime.paths import user_path
 
 
 def prepare(name: str, root: str | os.PathLike[str], data_dir: str | os.PathLike[str]) -> Path:
@@ -41,7 +42,7 @@ def prepare(name: str, root: str | os.PathLike[str], data_dir: str | os.PathLike
     # It takes a second and registers the builders: only for those who prepare.
     from dgnet_jax.data.records.tfds_builders import BUILDERS
 
-    data_dir = Path(data_dir).expanduser().absolute()
+    data_dir = user_path(data_dir).absolute()
     try:
         builder = BUILDERS[name](root=root, data_dir=str(data_dir), file_format="array_record")
         folder = Path(builder.data_path)

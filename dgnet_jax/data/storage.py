@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from dgnet_jax.runtime.paths import user_path
 from dgnet_jax.runtime.reading import (
     ARCHIVE_BYTES,
     IMAGE_BYTES,
@@ -155,7 +156,7 @@ def find_layout(
 
 
 def _find(root: str | os.PathLike[str], entries: Sequence[str], folder_name: str) -> Storage:
-    path = Path(root).expanduser()
+    path = user_path(root)
     if os.path.isfile(path):  # Path's own raises where a folder above may not be entered
         return _choose(_in_zip(path, entries), entries, folder_name, [])
     if not os.path.isdir(path):

@@ -225,7 +225,7 @@ def drawn_settings(root: str | Path) -> Settings | None:
     if not str(root):
         return None
     try:
-        marker = read_json(Path(root).expanduser() / MARKER, _Marker, _NOT_DRAWN)
+        marker = read_json(user_path(root) / MARKER, _Marker, _NOT_DRAWN)
         found = Settings(**{name: marker[name] for name in _SETTINGS})  # type: ignore[literal-required]
         _check_settings(found)
     except InputError as error:

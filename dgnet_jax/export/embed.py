@@ -26,6 +26,8 @@ SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 def read_crop(path: Path, height: int, width: int) -> np.ndarray:
     """(height, width, 3) uint8 RGB."""
+    if not path.is_file():  # a FIFO would be waited for
+        raise OSError("not a file")
     with Image.open(path) as image:
         rgb = ImageOps.exif_transpose(image).convert("RGB")
         if rgb.size != (width, height):
@@ -35,9 +37,16 @@ def read_crop(path: Path, height: int, width: int) -> np.ndarray:
 
 def embed_folder(crops: Path, model: Path, batch_size: int) -> dict[str, np.ndarray]:
     """Embeds every image under a folder, at any depth; unreadable ones are named and left out."""
-    description = json.loads((model / "embedder.json").read_text())
-    _, height, width, _ = description["input"]["shape"]
-    embed = jax.jit(export.deserialize((model / description["file"]).read_bytes()).call)
+    try:
+        description = json.loads((model / "embedder.json").read_text())
+        height, width = map(int, description["input"]["shape"][1:3])
+        names = [output["name"] for output in description["outputs"]]
+        embed = jax.jit(export.deserialize((model / description["file"]).read_bytes()).call)
+    except Exception as error:  # of JSON, of its shape, of the serialised function
+        raise SystemExit(
+            f"error: {model}: embedder.json, or the function beside it, is damaged "
+            f"({type(error).__name__}: {error}); export the run again"
+        ) from error
 
     paths: list[str] = []
     images: list[np.ndarray] = []
@@ -66,20 +75,29 @@ def embed_folder(crops: Path, model: Path, batch_size: int) -> dict[str, np.ndar
     flush()
     if not paths:
         raise SystemExit(f"error: {crops}: no readable images ({', '.join(sorted(SUFFIXES))})")
-    names = [output["name"] for output in description["outputs"]]
     columns = zip(*features, strict=True)
     return {"paths": np.array(paths)} | {
         name: np.concatenate(values) for name, values in zip(names, columns, strict=True)
     }
 
 
+def user_path(given: str) -> Path:
+    """The path, with "~" at its start as the home folder."""
+    try:
+        return Path(given).expanduser()
+    except RuntimeError as error:  # of ~NAME without such a user
+        raise argparse.ArgumentTypeError(f"{given}: {error}") from error
+
+
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description="Embeds a folder of person crops.")
-    parser.add_argument("crops", type=Path, help="a folder of images, at any depth")
-    parser.add_argument("out", type=Path, help="the .npz file to write")
+    parser.add_argument("crops", type=user_path, help="a folder of images, at any depth")
+    parser.add_argument("out", type=user_path, help="the .npz file to write")
     parser.add_argument("--batch-size", type=int, default=64)
     arguments = parser.parse_args()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be valid UTF-8
     if arguments.batch_size < 1 or not arguments.crops.is_dir():
         parser.error("give a folder of images, and a batch of 1 or more")
     embedded = embed_folder(arguments.crops, Path(__file__).parent, arguments.batch_size)

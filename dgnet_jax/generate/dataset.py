@@ -31,6 +31,7 @@ from dgnet_jax.generate.plan import Plan, plan_test_set, plan_training_set
 from dgnet_jax.generate.set_folder import SetFolder, csv_line
 from dgnet_jax.inference import DGNet, TeacherModel
 from dgnet_jax.runtime.devices import on_first_process
+from dgnet_jax.runtime.paths import user_path
 from dgnet_jax.runtime.preemption import GracefulStop, Stopped
 
 T = TypeVar("T")
@@ -126,7 +127,7 @@ def generate_dataset(
     parts = _plan_parts(data, settings)
     lines = [line for part in parts for line in _lines(part, data, settings.seed)]
     files = SetFolder(
-        Path(folder).expanduser().absolute(),
+        user_path(folder).absolute(),
         lines,
         _description(model, data, settings, teacher, len(lines)),
         (len(parts[0].plan), teacher.num_identities) if teacher else None,

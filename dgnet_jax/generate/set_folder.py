@@ -16,6 +16,7 @@ from PIL import Image
 from dgnet_jax.data.generated import LABELS_FILE, MANIFEST_BYTES, MANIFEST_FILE, SETTINGS_FILE
 from dgnet_jax.errors import InputError
 from dgnet_jax.runtime.atomic import replacing, write_image, write_json
+from dgnet_jax.runtime.paths import printable
 from dgnet_jax.runtime.reading import read_bytes, read_json
 
 COLUMNS = ("file", "identity", "camera", "label", "appearance_source", "structure_source", "seed")
@@ -23,10 +24,10 @@ _THREADS = 8
 
 
 def csv_line(*values: Any) -> str:
-    """A row of the manifest with its line end."""
+    """A row of the manifest with its line end, as UTF-8 can hold it."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerow(values)
-    return text.getvalue()
+    return printable(text.getvalue())
 
 
 class SetFolder:
@@ -148,7 +149,7 @@ class SetFolder:
         except OSError:
             return []
         # Damaged text is unlike the line that it should be.
-        return content.decode("utf-8", errors="replace").splitlines(keepends=True)[1:]
+        return [line.decode("utf-8", errors="replace") for line in io.BytesIO(content)][1:]
 
     def _finished(self) -> int:
         """How many of the first images are listed and there."""

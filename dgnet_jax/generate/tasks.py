@@ -26,7 +26,7 @@ from dgnet_jax.inference import DGNet, TeacherModel, load_model, load_teacher_mo
 from dgnet_jax.runtime.checkpoints import Step
 from dgnet_jax.runtime.dataset import open_data
 from dgnet_jax.runtime.devices import on_first_process
-from dgnet_jax.runtime.paths import user_path
+from dgnet_jax.runtime.paths import printable, user_path
 
 _SWAP_COUNT = 8
 # Rows of the pictures in figures.
@@ -212,11 +212,7 @@ def _sources(request: Request, choose: int) -> tuple[Photographs, Photographs]:
 
 def _named(appearance: tuple[str, ...], structure: tuple[str, ...]) -> dict[str, str]:
     sources = {"appearance_sources": appearance, "structure_sources": structure}
-    # File names need not be valid UTF-8.
-    return {
-        name: "\n".join(paths).encode(errors="backslashreplace").decode()
-        for name, paths in sources.items()
-    }
+    return {name: printable("\n".join(paths)) for name, paths in sources.items()}
 
 
 def _save_png(

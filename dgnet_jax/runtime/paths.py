@@ -1,4 +1,4 @@
-"""Paths as people type them."""
+"""Paths as people type them, and as they are shown."""
 
 import os
 from pathlib import Path
@@ -20,3 +20,8 @@ def user_path(given: str | os.PathLike[str]) -> Path:
         return Path(given).expanduser()
     except RuntimeError as error:
         raise InputError(f"{os.fspath(given)}: {error}; give the whole path") from error
+
+
+def printable(text: str) -> str:
+    """The text as UTF-8 can hold it: bytes of file names that are not become "\\udcff"."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -25,6 +25,7 @@ from dgnet_jax.errors import InputError
 from dgnet_jax.runtime.atomic import replacing
 from dgnet_jax.runtime.dataset import open_data
 from dgnet_jax.runtime.devices import on_first_process
+from dgnet_jax.runtime.paths import printable
 
 FOLDER, PAGE, TEMPLATE = "report", "index.html", "template.html"
 # How the heads of published columns end (`ablation.tables`).
@@ -122,7 +123,7 @@ def _write(
         ]
         html = render(title, sections.facts(runs, config), found)
         with replacing(page) as temporary:
-            temporary.write_text(html, encoding="utf-8")
+            temporary.write_text(printable(html), encoding="utf-8")
         named = {picture.file for section in found for picture in section.pictures}
         for file in folder.glob("*.png"):
             if file.name not in named:  # of an earlier report with other losses

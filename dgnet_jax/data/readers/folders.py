@@ -7,7 +7,6 @@ own images in it. A `FolderNaming` says how one of them looks, `read_folders` re
 import os
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +15,7 @@ from absl import logging
 from dgnet_jax.data.splits import DISTRACTOR, JUNK, ReidDataset, Split
 from dgnet_jax.data.storage import LayoutNotFoundError, Storage, find_layout
 from dgnet_jax.errors import InputError
+from dgnet_jax.runtime.paths import user_path
 
 FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
 
@@ -83,7 +83,7 @@ def read_folders(naming: FolderNaming, root: str | os.PathLike[str]) -> ReidData
     """
     prefixes = [f"{version}/" for version in naming.versions]
     # Without its name around it a version is believed only where the root is its very folder.
-    if not prefixes or os.path.isdir(Path(root).expanduser() / FOLDERS["query"]):
+    if not prefixes or os.path.isdir(user_path(root) / FOLDERS["query"]):
         prefixes.append("")
     layouts = [[prefix + folder for folder in FOLDERS.values()] for prefix in prefixes]
     storage, which = find_storage(

@@ -22,6 +22,7 @@ from dgnet_jax.data.readers.spelling import lookalike, spelled
 from dgnet_jax.data.splits import DISTRACTOR, JUNK, ReidDataset, Split
 from dgnet_jax.data.storage import FolderStorage
 from dgnet_jax.errors import InputError
+from dgnet_jax.runtime.paths import user_path
 from dgnet_jax.runtime.reading import TABLE_BYTES, read_bytes
 
 COLUMNS = ("path", "identity", "camera", "split")
@@ -95,7 +96,7 @@ def read_csv(root: str | os.PathLike[str]) -> ReidDataset:
     """
     if not os.fspath(root):
         raise InputError(f"--config.data.root is not set.\n\n{_CSV}")
-    path = Path(root).expanduser()
+    path = user_path(root)
     rows = _read_rows(path)
     for split in SPLITS:
         if not any(row.split == split for row in rows):

@@ -14,6 +14,7 @@ from typing_extensions import TypedDict
 
 from dgnet_jax.data.splits import DISTRACTOR, JUNK, ReidDataset, Split
 from dgnet_jax.errors import InputError
+from dgnet_jax.runtime.paths import user_path
 from dgnet_jax.runtime.reading import JSON_BYTES, check_regular, check_shape
 
 VERSION = "1.0.0"
@@ -55,7 +56,7 @@ def find_prepared(name: str, root: str | os.PathLike[str]) -> epath.Path | None:
             f"--config.data.root={os.fspath(root)}: of buckets only those of gs:// can be read; "
             "copy or mount this one"
         )
-    path = epath.Path(root).expanduser()
+    path = epath.Path(root if remote else user_path(root))
     try:
         for place in (path, path / VERSION, path / name / VERSION):
             if (place / "dataset_info.json").exists():

@@ -11,6 +11,7 @@ from dgnet_jax.data.readers.datasets import READERS
 from dgnet_jax.data.records.prepared import LISTING, VERSION
 from dgnet_jax.data.splits import Split
 from dgnet_jax.errors import InputError
+from dgnet_jax.runtime.paths import printable
 
 
 class ReidBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
@@ -59,6 +60,11 @@ class ReidBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
 
     def _generate_examples(self, split: Split) -> Iterator[tuple[int, dict]]:
         for i, file in enumerate(split.files):
+            if printable(file) != file:
+                raise InputError(
+                    f"{printable(split.paths[i])}: the name is not valid UTF-8, which records "
+                    "need; rename the file"
+                )
             try:
                 image = split.read_bytes(i)
             except OSError as error:
