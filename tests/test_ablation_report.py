@@ -396,6 +396,28 @@ def test_pictures_of_an_earlier_report_do_not_stay(tmp_path):
     assert "side_by_side.png" not in files and len(files) == len(page.images)
 
 
+def test_a_report_removes_its_own_pictures_only(tmp_path):
+    rows, config = make_study(tmp_path)
+    folder = tmp_path / "report"
+    folder.mkdir()
+    for name in ("mine.png", "side_by_side_mine.png"):
+        (folder / name).write_bytes(b"a user's")
+    write_report(tmp_path, rows[:2], config, train_images=IMAGES)
+    written = json.loads((folder / ".pictures.json").read_text())
+    assert "side_by_side.png" in written and "mine.png" not in written
+    # Whatever the list says, nothing beside the folder's pictures goes.
+    (tmp_path / "other.png").write_bytes(b"")
+    (folder / ".pictures.json").write_text(json.dumps([*written, "../other.png", "index.html"]))
+    write_report(tmp_path, rows, config, train_images=IMAGES)
+    assert (folder / "mine.png").read_bytes() == b"a user's"
+    assert (folder / "side_by_side_mine.png").exists()
+    assert not (folder / "side_by_side.png").exists()
+    assert (tmp_path / "other.png").exists() and (folder / "index.html").exists()
+    (folder / ".pictures.json").write_text("{")
+    write_report(tmp_path, rows[:2], config, train_images=IMAGES)
+    assert (folder / "side_by_side.png").exists()
+
+
 def test_labels_that_differ_in_an_underscore_have_pictures_of_their_own(tmp_path):
     rows, config = make_study(tmp_path)
     for label in ("mine", "mine_"):

@@ -99,6 +99,16 @@ def embedded(run, config) -> dict:
     }
 
 
+def test_a_mistyped_teacher_is_refused_before_the_images_are_read(run, config, monkeypatch):
+    other = config.copy_and_resolve_references()
+    with other.unlocked():
+        other.evaluation.generated_images = True
+        other.teacher.checkpoint = "runs/mistypd"
+    monkeypatch.setattr(evaluator, "embed_split", lambda *arguments: pytest.fail("began"))
+    with pytest.raises(InputError, match=r"--config\.teacher\.checkpoint: .*mistypd"):
+        evaluator.evaluate_fully(other, run)
+
+
 def scores_of(weights: tuple[float, float], embeddings: np.ndarray) -> np.ndarray:
     """Features of prime . prime and fine . fine with weights, another way than the package's."""
     return np.concatenate([np.sqrt(w) * embeddings[:, i] for i, w in enumerate(weights)], axis=1)

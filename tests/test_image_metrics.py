@@ -15,6 +15,7 @@ from dgnet_jax.evaluation import image_metrics, tables
 from dgnet_jax.evaluation.fid_protocol import structure_permutation
 from dgnet_jax.evaluation.image_metrics import measure_against, measure_images, real_images
 from dgnet_jax.evaluation.truth import chosen_swaps, measure_truth
+from dgnet_jax.runtime import workdir
 
 # What stands in for the networks is of other classes.
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -71,6 +72,23 @@ def test_what_is_missing_is_said(data: Any) -> None:
     with pytest.raises(InputError, match=r"--config\.inception: absent\.safetensors"):
         config = tiny_config({"inception": "absent.safetensors"})
         measure_images(config, Model(), data)  # type: ignore[arg-type]
+
+
+def test_a_teacher_that_is_asked_for_has_to_be_there(data: Any, tmp_path: Path) -> None:
+    """That of the training may have been moved since, and is then only missed."""
+    trained = tiny_config({"teacher.checkpoint": str(tmp_path / "moved")})
+    model = Model()
+    model.source = str(workdir.prepare(tmp_path / "run", trained))
+    workdir.unlock(model.source)
+    results = measure_images(trained, model, data)  # type: ignore[arg-type]
+    assert "moved" in str(results["teacher_missing"])
+    mistyped = tiny_config({"teacher.checkpoint": str(tmp_path / "mistypd")})
+    with pytest.raises(InputError, match=r"--config\.teacher\.checkpoint: .*mistypd"):
+        measure_images(mistyped, model, data)  # type: ignore[arg-type]
+    with mistyped.unlocked():
+        mistyped.released = "weights.safetensors"
+    with pytest.raises(InputError, match=r"--config\.teacher\.checkpoint: .*mistypd"):
+        measure_images(mistyped, model, data)  # type: ignore[arg-type]
 
 
 def test_swaps_of_drawn_people_are_measured_against_their_truth(

@@ -22,7 +22,7 @@ from dgnet_jax.data.pipeline import ReidData
 from dgnet_jax.data.splits import JUNK
 from dgnet_jax.errors import InputError
 from dgnet_jax.evaluation.curves import cmc_plot
-from dgnet_jax.evaluation.image_metrics import gallery_poses, measure_images
+from dgnet_jax.evaluation.image_metrics import gallery_poses, measure_images, teacher_is_given
 from dgnet_jax.evaluation.metrics import cumulative_matches
 from dgnet_jax.evaluation.ranked_lists import (
     named_queries,
@@ -33,7 +33,7 @@ from dgnet_jax.evaluation.ranked_lists import (
 from dgnet_jax.evaluation.retrieval import embed_split, evaluate_retrieval, rank_data
 from dgnet_jax.evaluation.variants import Embedded, Metrics, Ranked, main_variant, rank, variants
 from dgnet_jax.figures import save_png
-from dgnet_jax.inference import Baseline, DGNet, load_baseline, load_model
+from dgnet_jax.inference import Baseline, DGNet, load_baseline, load_model, load_teacher_model
 from dgnet_jax.models import Networks, Variables
 from dgnet_jax.models.forward import Forward
 from dgnet_jax.runtime import provenance
@@ -150,6 +150,9 @@ def evaluate_fully(
     chosen = named_queries(queries, data.query.paths)
     if config.evaluation.generated_images:
         gallery_poses(config, data)
+        run = None if config.get("released") else workdir
+        if not config.get("baseline") and teacher_is_given(config, run):
+            load_teacher_model(config, run)
     model = _load(config, workdir, step)
     query, gallery = (embed_split(model.embeddings, split) for split in (data.query, data.gallery))
     more = data.multi_query

@@ -20,6 +20,7 @@ from dgnet_jax.evaluation.generated_images import FeatureFn, RealImages, Results
 from dgnet_jax.evaluation.truth import chosen_swaps, measure_truth, unmeasurable
 from dgnet_jax.inference import DGNet, load_teacher_model
 from dgnet_jax.runtime.devices import on_first_process
+from dgnet_jax.runtime.workdir import load_config
 
 # Test people of a drawn data set on either side of its true swaps, at most.
 TRUE_PEOPLE = 16
@@ -42,16 +43,19 @@ def measure_images(config: ml_collections.ConfigDict, model: DGNet, data: ReidDa
         what `truth.measure_truth` returns, or `truth_missing`, the reason why it cannot.
 
     Raises:
-        InputError: the file of `config.inception` or of `data.poses` cannot be used.
+        InputError: the file of `config.inception` or of `data.poses` cannot be used, or the
+            teacher, if one is asked for (`teacher_is_given`).
     """
     poses = gallery_poses(config, data)
     missing: Results = {}
     teacher: FeatureFn | None = None
+    # Released weights are a file: their teacher is another one, config.teacher.checkpoint.
+    workdir = None if config.get("released", "") else model.source
     try:
-        # Released weights are a file: their teacher is another one, config.teacher.checkpoint.
-        workdir = None if config.get("released", "") else model.source
         teacher = load_teacher_model(config, workdir).embeddings
     except InputError as error:
+        if teacher_is_given(config, workdir):
+            raise
         missing["teacher_missing"] = (
             f"identity consistency and the Frechet distance in the teacher's space are not "
             f"available: {error}"
@@ -61,6 +65,21 @@ def measure_images(config: ml_collections.ConfigDict, model: DGNet, data: ReidDa
     if real.drawn is None:
         results |= measure_garments(model.swap, data.gallery, poses, config.seed)
     return results
+
+
+def teacher_is_given(config: ml_collections.ConfigDict, workdir: str | Path | None) -> bool:
+    """Whether a teacher is asked for now: not by the configuration that the run was trained with.
+
+    A run remembers where the teacher was when it was trained, which may have been moved since.
+
+    Args:
+        config: of this evaluation.
+        workdir: of the run; None with `config.released`.
+    """
+    asked = config.teacher.checkpoint
+    if not asked or workdir is None:
+        return bool(asked)
+    return asked != load_config(workdir).teacher.get("checkpoint")
 
 
 def gallery_poses(

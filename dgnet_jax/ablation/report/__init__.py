@@ -22,12 +22,15 @@ from dgnet_jax.ablation.report.sections import Groups, Section
 from dgnet_jax.ablation.results import FINISHED, run_directory
 from dgnet_jax.data.sampling import choose_images
 from dgnet_jax.errors import InputError
-from dgnet_jax.runtime.atomic import replacing
+from dgnet_jax.runtime.atomic import replacing, write_json
 from dgnet_jax.runtime.dataset import open_data
 from dgnet_jax.runtime.devices import on_first_process
 from dgnet_jax.runtime.paths import printable
+from dgnet_jax.runtime.reading import read_json
 
 FOLDER, PAGE, TEMPLATE = "report", "index.html", "template.html"
+# The names of the pictures that a report has written: others in the folder are the user's.
+WRITTEN = ".pictures.json"
 # How the heads of published columns end (`ablation.tables`).
 _PUBLISHED = "(published)"
 
@@ -125,13 +128,22 @@ def _write(
         with replacing(page) as temporary:
             temporary.write_text(printable(html), encoding="utf-8")
         named = {picture.file for section in found for picture in section.pictures}
-        for file in folder.glob("*.png"):
-            if file.name not in named:  # of an earlier report with other losses
-                file.unlink()
+        for name in _written_before(folder) - named:  # of an earlier report with other losses
+            (folder / name).unlink(missing_ok=True)
+        write_json(folder / WRITTEN, sorted(named))
         logging.info("wrote %s in %.1f s", page, time.perf_counter() - started)
 
     on_first_process(write)
     return page
+
+
+def _written_before(folder: Path) -> set[str]:
+    """Pictures of the report that is in the folder; none where it does not say."""
+    try:
+        names = read_json(folder / WRITTEN, list[str], "")
+    except (OSError, InputError):
+        return set()
+    return {name for name in names if Path(name).name == name and name.endswith(".png")}
 
 
 def render(title: str, facts: Mapping[str, str], found: Sequence[Section]) -> str:
