@@ -77,7 +77,7 @@ from dgnet_jax.runtime.devices import on_first_process, use_compilation_cache
 from dgnet_jax.runtime.paths import user_path
 from dgnet_jax.runtime.preemption import Stopped, stopping_at_once
 from dgnet_jax.runtime.provenance import git_commit, provenance
-from dgnet_jax.runtime.workdir import InUseError
+from dgnet_jax.runtime.workdir import DGNET_STAGE, InUseError, stage_directory
 from dgnet_jax.training import trainer
 from dgnet_jax.training.session import Session
 
@@ -237,9 +237,13 @@ class Study:
         self, waiting: Sequence[tuple[Point, int]], planned: int, check: Callable[[], None]
     ) -> None:
         session = self._session = Session(self.config)
-        # Before anything is written: errors in batches or data come first.
-        session.check_batches()
+        # Before anything is written: what is wrong with a run comes before the teacher is trained.
         real = self._real_images(session)
+        for point, seed in {point.label: (point, seed) for point, seed in waiting}.values():
+            point.register()
+            fresh = not stage_directory(self._folder(point, seed), DGNET_STAGE).exists()
+            trainer.check_run(checked(self._config_of(point, seed)), session, fresh=fresh)
+            check()
         self._save_plan()
         check()
         session.teacher = self._teacher(session)

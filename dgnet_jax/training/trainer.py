@@ -31,6 +31,7 @@ from dgnet_jax.runtime.devices import (
     to_host,
     use_compilation_cache,
 )
+from dgnet_jax.runtime.paths import user_path
 from dgnet_jax.runtime.workdir import DGNET_STAGE, stage_directory
 from dgnet_jax.training.loop import Stage, run_stage
 from dgnet_jax.training.pictures import Painter
@@ -133,6 +134,34 @@ def check_pretrained(config: ml_collections.ConfigDict, state: TrainState) -> No
     load_backbone(config.pretrained, blank)
 
 
+def check_run(config: ml_collections.ConfigDict, session: Session, *, fresh: bool) -> TrainState:
+    """Finds out before the teacher is trained what a run would stumble over after it.
+
+    Args:
+        config: of the run, as `checked` returns it.
+        session: that it will train in; keeps the steps that are traced here.
+        fresh: whether it begins at step 0, and so reads what E_a starts from.
+
+    Returns:
+        The shapes and types of the run's state.
+
+    Raises:
+        InputError: a batch does not fit the devices or the data, or `config.pretrained` does not
+            fit the network.
+        Others: of a reconstruction loss of one's own that cannot be traced.
+    """
+    session.check_batches()
+    abstract = jax.eval_shape(
+        partial(blank_state, config, session.networks, session.optimizers),
+        jax.random.key(config.seed),
+    )
+    session.check_steps(config, abstract)
+    PairSampler(session.data.train_labels, config.batch_size, config.seed)
+    if fresh:
+        check_pretrained(config, abstract)
+    return abstract
+
+
 def warn_of_a_cpu(state: Any) -> None:
     """Says what it means to train networks of full size where jax found CPUs only."""
     parameters = sum(leaf.size for leaf in jax.tree.leaves((state.generator, state.appearance)))
@@ -226,12 +255,9 @@ def train(
     session = session or Session(config)
     session.check(config)
     placement = session.placement
-    session.check_batches()
     data, networks, optimizers = session.data, session.networks, session.optimizers
-    abstract = jax.eval_shape(
-        partial(blank_state, config, networks, optimizers), jax.random.key(config.seed)
-    )
-    session.check_steps(config, abstract)
+    fresh = not stage_directory(user_path(workdir), DGNET_STAGE).exists()
+    abstract = check_run(config, session, fresh=fresh)
     may_differ = RESUMABLE if session.teacher is None else (*RESUMABLE, "teacher.checkpoint")
     workdir = work_directory.prepare(workdir, config, may_differ, default_config())
     try:
@@ -239,8 +265,6 @@ def train(
         sampler = PairSampler(data.train_labels, config.batch_size, config.seed)
         drawn = on_first_process(partial(drawn_settings, config.data.root))
         painter = Painter(config, networks, data.train_images, drawn)
-        if not stage_directory(workdir, DGNET_STAGE).exists():
-            check_pretrained(config, abstract)
         teacher = session.teacher
         if teacher is None:
             teacher = get_teacher(config, data, workdir, placement)
