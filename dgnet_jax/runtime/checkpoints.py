@@ -172,11 +172,14 @@ class Checkpoints:
         """
         found = _ranking(metrics)
         self.wait()
-        if found is None or step not in self._manager.all_steps() or self.metrics(step):
+        if found is None or step not in self._manager.all_steps():
             return
         folder = self.directory / str(step) / "metrics"
 
         def write() -> None:
+            # Asked here: another process would find what the first one has just written.
+            if self._manager.metrics(step):
+                return
             folder.mkdir(exist_ok=True)
             write_json(folder / "metrics", found, indent=None)
 

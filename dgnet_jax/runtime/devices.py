@@ -26,8 +26,6 @@ T = TypeVar("T")
 AXIS = "data"
 # Fewer images a device train badly under pmap (BUILD.md).
 _FEW_IMAGES = 4
-# Programs that compile faster are not kept in the compilation cache.
-_CACHED_FROM_SECONDS = 1.0
 Step = Callable[..., Any]
 # A device's part of an array, as jax describes it.
 Index = tuple[slice, ...] | None
@@ -453,10 +451,11 @@ def use_compilation_cache() -> None:
     """Turns the cache on, in JAX_COMPILATION_CACHE_DIR or ~/.cache/dgnet_jax/xla.
 
     XDG_CACHE_HOME takes the place of ~/.cache.
-    An empty JAX_COMPILATION_CACHE_DIR turns it off. A folder set through `jax.config` stays.
+    An empty JAX_COMPILATION_CACHE_DIR turns it off. A folder set through `jax.config` stays. What
+    is kept in it is jax's to say, and its variables' (JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS,
+    by default 1).
     """
     if "JAX_COMPILATION_CACHE_DIR" in os.environ or _cache_folder():
         return
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     jax.config.update("jax_compilation_cache_dir", str(base / "dgnet_jax" / "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", _CACHED_FROM_SECONDS)
