@@ -21,6 +21,7 @@ import optax
 import orbax.checkpoint as ocp
 import pytest
 from absl import logging as absl_logging
+from processes import run_two
 
 from dgnet_jax.errors import InputError
 from dgnet_jax.runtime.checkpoints import Checkpoints, abstract_state
@@ -214,6 +215,44 @@ def test_the_checksums_are_those_of_zlib_by_the_names_of_the_arrays(tmp_path):
     assert recorded == {
         name: f"{zlib.crc32(np.asarray(array).tobytes()):08x}" for name, array in arrays.items()
     }
+
+
+def test_of_two_processes_the_first_writes_the_checksums_and_both_compare_them(tmp_path):
+    program = textwrap.dedent(
+        """
+        import json, sys
+        import jax
+        rank, port = map(int, sys.argv[1:3])
+        jax.distributed.initialize(f"localhost:{port}", 2, rank)
+        import numpy as np
+        from jax.experimental import multihost_utils
+        from dgnet_jax.errors import InputError
+        from dgnet_jax.runtime.checkpoints import Checkpoints
+        from dgnet_jax.runtime.devices import place
+        folder = sys.argv[3]
+        numbers = {name: np.random.default_rng(seed).normal(size=(200, 300)).astype(np.float32)
+                   for seed, name in enumerate("ab")}
+        state = place().put_state(numbers)
+        with Checkpoints(folder) as checkpoints:
+            checkpoints.save(1, state)
+            restored = checkpoints.restore(state)
+            same = all(np.array_equal(restored[n].addressable_data(0), numbers[n]) for n in numbers)
+            checkpoints.add_metrics(1, {"mAP": 0.5})
+            best = checkpoints.best_step()
+        if rank == 0:
+            note = f"{folder}/1/checksums/metadata"
+            recorded = json.load(open(note))
+            json.dump({**recorded, "b": "00000000"}, open(note, "w"))
+        multihost_utils.sync_global_devices("damaged")
+        try:
+            with Checkpoints(folder, read_only=True) as checkpoints:
+                checkpoints.restore(state)
+        except InputError as error:
+            print(same, best, "not the numbers that were saved: b)" in str(error))
+        """
+    )
+    said = run_two(["-c", program], str(tmp_path / "checkpoints"))
+    assert [text.split()[-3:] for text in said] == [["True", "1", "True"]] * 2
 
 
 def test_a_checkpoint_that_is_older_than_checksums_is_read(tmp_path):
