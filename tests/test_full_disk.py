@@ -317,10 +317,14 @@ def test_a_conversion_without_room_keeps_what_was_there(run, tmp_path, capsys, f
     assert files_of(tmp_path) == before
 
 
-def test_a_work_directory_without_room_is_refused(tmp_path):
-    config = tiny_config()
-    with room_for(100), pytest.raises(SystemExit) as caught, one_line():
-        work_directory.prepare(tmp_path / "run", config)
+@pytest.mark.parametrize("size", [0, 100])
+def test_a_work_directory_without_room_is_refused(tmp_path, capsys, size):
+    """For its lock, or its configuration."""
+    folder = tmp_path / "run"
+    with room_for(size), pytest.raises(SystemExit) as caught, one_line():
+        work_directory.prepare(folder, tiny_config())
+    work_directory.unlock(folder)
     assert caught.value.code == DISK_FULL_STATUS
+    said = f"error: --workdir={folder}: cannot be written to (File too large). "
+    assert capsys.readouterr().err == said + "Choose another folder.\n"
     assert set(files_of(tmp_path)) == {"run/.lock"}
-    work_directory.unlock(tmp_path / "run")

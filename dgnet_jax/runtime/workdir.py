@@ -188,9 +188,12 @@ def _acquire(workdir: Path) -> TextIO | None:
             raise
         logging.warning("%s: this file system has no locks; start one process in it only", workdir)
         return None
-    file.truncate(0)
-    file.write(f"pid {os.getpid()} on {socket.gethostname()}")
-    file.flush()
+    try:
+        os.ftruncate(file.fileno(), 0)
+        os.write(file.fileno(), f"pid {os.getpid()} on {socket.gethostname()}".encode())
+    except OSError as error:
+        file.close()
+        raise _unwritable(workdir, error) from error
     return file
 
 
