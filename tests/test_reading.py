@@ -11,6 +11,7 @@ from safetensors.numpy import save_file
 from typing_extensions import TypedDict
 
 from dgnet_jax.errors import InputError
+from dgnet_jax.runtime import reading
 from dgnet_jax.runtime.reading import (
     NotRegularError,
     check_regular,
@@ -128,3 +129,20 @@ def test_other_safetensors_are_refused_with_the_tensor(tmp_path, array, found):
 def test_a_missing_file_stays_a_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError):
         read_json(tmp_path / "a.json", dict[str, Any], "")
+
+
+def test_what_a_disk_or_permissions_keep_back_is_not_to_be_deleted(tmp_path, monkeypatch):
+    path = tmp_path / "result.json"
+    path.write_text("{")
+    with pytest.raises(InputError, match="Delete it"):
+        read_json(path, dict, "Delete it")
+
+    def fails(*arguments):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(reading, "read_bytes", fails)
+    with pytest.raises(InputError) as caught:
+        read_json(path, dict, "Delete it")
+    assert str(caught.value) == (
+        f"{path}: cannot be read (Permission denied). Look at its permissions and at the disk"
+    )

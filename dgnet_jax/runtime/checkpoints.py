@@ -390,17 +390,11 @@ class Checkpoints:
     def _refuse_damaged_metrics(self) -> None:
         """Raises InputError if an evaluation is not one: orbax reads all of them to open."""
         for file in sorted(self.directory.glob("*/metrics/metrics")):
-            try:
-                read_json(file, dict[str, float], "Look at its permissions and at the disk")
-            except FileNotFoundError:  # removed meanwhile, by a training
-                continue
-            except InputError as error:
-                if isinstance(error.__cause__, OSError):
-                    raise
-                raise InputError(
-                    f"{file}: {error.__cause__}. Delete {file.parent}: the evaluation of this "
-                    "checkpoint is lost, not its state"
-                ) from error
+            remedy = (
+                f"Delete {file.parent}: the evaluation of this checkpoint is lost, not its state"
+            )
+            with contextlib.suppress(FileNotFoundError):  # removed meanwhile, by a training
+                read_json(file, dict[str, float], remedy)
 
     def wait(self) -> None:
         """Blocks until the save in progress is complete; raises the error it met, if any.

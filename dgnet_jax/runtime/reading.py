@@ -179,8 +179,12 @@ def read_json(path: str | os.PathLike[str], shape: type[T], remedy: str) -> T:
         text = read_bytes(path, JSON_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         raise
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error}). {remedy}") from error
+    except NotRegularError as error:
+        raise InputError(f"{path}: cannot be read ({error}). {remedy}") from error
+    except OSError as error:  # permissions or a failing disk: the content may be good
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror}). Look at its permissions and at the disk"
+        ) from error
     try:
         return check_shape(parse_json(text), shape)
     except ValueError as error:
