@@ -89,15 +89,13 @@ def _check_file(path: str | Path) -> None:
     check_regular(path, WEIGHTS_BYTES)
     if not zipfile.is_zipfile(path):  # of before PyTorch 1.6
         return
-    check_zip(path, WEIGHTS_BYTES)
-    with zipfile.ZipFile(path) as archive:
-        damaged = archive.testzip()
-    if damaged is not None:
+    try:
+        check_zip(path, WEIGHTS_BYTES)
+    except zipfile.BadZipFile as error:
         raise InputError(
-            f"{path}: {damaged} in it does not have its checksum: the file is damaged; copy it "
-            "again (or it was saved after torch.serialization.set_crc32_options(False), and has to "
-            "be saved again without)"
-        )
+            f"{path}: {error}: the file is damaged; copy it again (or it was saved after "
+            "torch.serialization.set_crc32_options(False), and has to be saved again without)"
+        ) from error
 
 
 def save_pth(content: Mapping[str, Any], path: str | Path) -> None:

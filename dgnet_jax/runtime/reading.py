@@ -85,20 +85,23 @@ _KINDS = (
 
 
 def check_zip(path: str | os.PathLike[str], most_bytes: int) -> None:
-    """Looks at a zip, and at what its members say of their sizes, before any is unpacked.
+    """Looks at a zip: what its members say of their sizes, then at their names and checksums.
 
     Raises:
         NotRegularError: as `check_regular`, or its members are larger than `most_bytes` in all.
-        zipfile.BadZipFile, OSError and others: it cannot be read.
+        zipfile.BadZipFile, OSError and others: it is damaged.
     """
     check_regular(path, most_bytes)
     with zipfile.ZipFile(path) as archive:
         size = sum(member.file_size for member in archive.infolist())
-    if size > most_bytes:
-        raise NotRegularError(
-            f"{size:,} bytes when unpacked, more than the {most_bytes:,} that are read of such a "
-            "file"
-        )
+        if size > most_bytes:
+            raise NotRegularError(
+                f"{size:,} bytes when unpacked, more than the {most_bytes:,} that are read of such "
+                "a file"
+            )
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise zipfile.BadZipFile(f"{damaged} in it does not have its checksum")
 
 
 def read_bytes(path: str | os.PathLike[str], most_bytes: int) -> bytes:
