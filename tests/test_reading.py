@@ -146,3 +146,19 @@ def test_what_a_disk_or_permissions_keep_back_is_not_to_be_deleted(tmp_path, mon
     assert str(caught.value) == (
         f"{path}: cannot be read (Permission denied). Look at its permissions and at the disk"
     )
+
+
+def test_a_zip_that_has_lost_members_is_refused(tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in "abc":
+            archive.writestr(name, name)
+    data = bytearray(path.read_bytes())
+    # The second entry of the directory takes the third for its comment, whose length is at byte 32.
+    entry = data.index(b"PK\x01\x02", data.index(b"PK\x01\x02") + 1)
+    data[entry + 32] = 47
+    path.write_bytes(data)
+    with zipfile.ZipFile(path) as archive:
+        assert archive.namelist() == ["a", "b"]
+    with pytest.raises(zipfile.BadZipFile, match="2 members in it, but it says that there are 3"):
+        check_zip(path, 1000)

@@ -3,9 +3,10 @@
 import sys
 import time
 from pathlib import Path
-from typing import Self, TextIO
+from typing import Annotated, Self, TextIO
 
 import jax
+import pydantic
 from absl import logging
 from tqdm import tqdm
 from typing_extensions import TypedDict
@@ -18,7 +19,7 @@ WALL_TIME_FILE = "wall_time.json"
 
 
 class _Seconds(TypedDict):
-    wall_seconds: Number
+    wall_seconds: Annotated[Number, pydantic.Field(ge=0)]
 
 
 class StudyProgress:

@@ -25,7 +25,7 @@ from dgnet_jax.errors import InputError, disk_full, naming
 from dgnet_jax.runtime.atomic import write_json
 from dgnet_jax.runtime.checksums import changed, checksums
 from dgnet_jax.runtime.devices import on_first_process
-from dgnet_jax.runtime.reading import read_json
+from dgnet_jax.runtime.reading import ARCHIVE_BYTES, NotRegularError, check_regular, read_json
 
 State = TypeVar("State")
 # Which checkpoint: of that number of steps, or the one with the best mAP.
@@ -84,13 +84,15 @@ class Checkpoints:
                 training in the same folder is not disturbed.
 
         Raises:
-            InputError: `keep` is below 1, or the evaluation of a checkpoint is damaged.
+            InputError: `keep` is below 1, the evaluation of a checkpoint is damaged, or something
+                in the folder is neither a file nor a folder.
         """
         if keep < 1:
             raise InputError(f"checkpoints to keep: found {keep}, at least 1 is needed to resume")
         _silence_orbax()
         self.directory = Path(directory).absolute()
         self._config, self._read_only = _plain(config), read_only
+        self._refuse_special_files()
         self._refuse_damaged_metrics()
         try:
             self._manager = self._open(keep)
@@ -386,6 +388,19 @@ class Checkpoints:
             f"{self.directory / str(step)}: the checkpoint is damaged ({_detail(error)}). "
             f"Delete this folder to {advice}."
         )
+
+    def _refuse_special_files(self) -> None:
+        """Raises InputError for a FIFO or a device, which orbax would read without end."""
+        for file in self.directory.rglob("*"):
+            try:
+                if not file.is_dir():
+                    check_regular(file, ARCHIVE_BYTES)
+            except NotRegularError as error:
+                raise InputError(
+                    f"{file}: {error}. Restore it, or remove the checkpoint that it is part of"
+                ) from error
+            except OSError:  # a running training has removed it, or orbax will say what it is
+                continue
 
     def _refuse_damaged_metrics(self) -> None:
         """Raises InputError if an evaluation is not one: orbax reads all of them to open."""

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import stat
+import struct
 import zipfile
 from typing import Annotated, Any, NamedTuple, TypeVar
 
@@ -85,7 +86,7 @@ _KINDS = (
 
 
 def check_zip(path: str | os.PathLike[str], most_bytes: int) -> None:
-    """Looks at a zip: what its members say of their sizes, then at their names and checksums.
+    """Looks at a zip: what its members say of their sizes, then their number, names and checksums.
 
     Raises:
         NotRegularError: as `check_regular`, or its members are larger than `most_bytes` in all.
@@ -93,6 +94,9 @@ def check_zip(path: str | os.PathLike[str], most_bytes: int) -> None:
     """
     check_regular(path, most_bytes)
     with zipfile.ZipFile(path) as archive:
+        found, stated = len(archive.infolist()), _stated_members(path)
+        if stated is not None and found != stated:  # zipfile does not compare
+            raise zipfile.BadZipFile(f"{found} members in it, but it says that there are {stated}")
         size = sum(member.file_size for member in archive.infolist())
         if size > most_bytes:
             raise NotRegularError(
@@ -102,6 +106,19 @@ def check_zip(path: str | os.PathLike[str], most_bytes: int) -> None:
         damaged = archive.testzip()
     if damaged is not None:
         raise zipfile.BadZipFile(f"{damaged} in it does not have its checksum")
+
+
+def _stated_members(path: str | os.PathLike[str]) -> int | None:
+    """The number of members in the record that ends a zip; None where there are too many for it."""
+    with open(path, "rb") as stream:
+        stream.seek(max(os.path.getsize(path) - _ZIP_END - 2**16, 0))
+        end = stream.read()
+    start = end.rindex(b"PK\x05\x06")
+    (count,) = struct.unpack_from("<H", end, start + 10)
+    return None if count == 2**16 - 1 else count
+
+
+_ZIP_END = 22  # bytes of that record, before a comment of up to 2^16
 
 
 def read_bytes(path: str | os.PathLike[str], most_bytes: int) -> bytes:
