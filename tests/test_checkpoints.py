@@ -453,3 +453,20 @@ def test_kill_9_during_a_save_leaves_the_step_before_and_the_same_step_can_be_sa
         assert checkpoints.save(2, {"w": jnp.full((4000, 4000), 5.0)})
         assert float(checkpoints.restore(like)["w"].max()) == 5.0
     assert steps_on_disk(tmp_path) == [1, 2]
+
+
+@pytest.mark.parametrize("kind", ["fifo", "device"])
+def test_what_is_no_file_in_a_checkpoint_is_refused_and_not_read_without_end(tmp_path, kind):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(5, make_state())
+    for file in (tmp_path / "5" / "state" / "_METADATA", tmp_path / "5" / "_CHECKPOINT_METADATA"):
+        content = file.read_bytes()
+        file.unlink()
+        if kind == "fifo":
+            os.mkfifo(file)
+        else:
+            file.symlink_to("/dev/zero")
+        with pytest.raises(InputError, match=f"{file.name}: a .*, not a file"):
+            Checkpoints(tmp_path, read_only=True)
+        file.unlink()
+        file.write_bytes(content)
