@@ -27,12 +27,16 @@ METRICS = {"rank1": 0.5, "mAP": 0.25, "queries": 6.0, "gallery": 20.0}
 
 
 class Trainer:
-    """Stands for `trainer.train`: remembers its runs, fails where it is told to."""
+    """Stands for `trainer`: remembers what it checks and trains, fails where it is told to."""
 
     def __init__(self) -> None:
+        self.checked: list[tuple[str, bool]] = []
         self.runs: list[tuple[str, int]] = []
         self.measured: list[tuple[str, int]] = []
         self.fails: dict[tuple[str, int], BaseException] = {}
+
+    def check_run(self, config: Any, session: Any, *, fresh: bool) -> None:
+        self.checked.append((config.reconstruction_loss, fresh))
 
     def train(self, config: Any, workdir: Path, *, session: Any, progress: Any) -> dict[str, float]:
         work_directory.unlock(work_directory.prepare(workdir, config, RESUMABLE))
@@ -49,7 +53,7 @@ class Trainer:
 def trainer(monkeypatch: pytest.MonkeyPatch) -> Trainer:
     trainer = Trainer()
     monkeypatch.setattr(study, "trainer", trainer)
-    session = SimpleNamespace(data=None, teacher=None, check_batches=lambda: None)
+    session = SimpleNamespace(data=None, teacher=None)
     monkeypatch.setattr(study, "Session", lambda config: session)
     monkeypatch.setattr(Study, "_teacher", lambda self, session: None)
     monkeypatch.setattr(losses, "_FUNCTIONS", dict(losses._FUNCTIONS))
@@ -78,6 +82,7 @@ def diverging(step: int) -> DivergedError:
 
 def test_every_loss_is_run_with_every_seed(trainer, tmp_path):
     rows = make(tmp_path).run()
+    assert trainer.checked == [("l1", True), ("l1_rmse", True)]
     assert trainer.runs == [("l1", 0), ("l1_rmse", 0), ("l1", 1), ("l1_rmse", 1)]
     assert [(row["loss"], row["expression"], row["seed"], row["status"]) for row in rows] == [
         ("l1", "l1", 0, "finished"),
