@@ -31,6 +31,7 @@ from dgnet_jax.figures import save_png, truth_matrix
 from dgnet_jax.models import build_networks
 from dgnet_jax.models.forward import Forward
 from dgnet_jax.runtime.devices import use_compilation_cache
+from dgnet_jax.runtime.reading import read_json
 from dgnet_jax.training.session import Session, make_train_step, seed_key
 from dgnet_jax.training.state import TrainState, make_optimizers
 from dgnet_jax.training.teacher import train_teacher
@@ -165,7 +166,8 @@ def main(arguments: list[str]) -> None:
 def search_recipes(file: Path, out: Path, base: ml_collections.ConfigDict) -> None:
     """Trains every recipe of the file, and writes into `out`."""
     started = time.perf_counter()
-    recipes: Mapping[str, Mapping[str, Any]] = json.loads(file.read_text())
+    remedy = "Give an object of recipes, each an object of fields and their values"
+    recipes = read_json(file, dict[str, dict[str, Any]], remedy)
     out.mkdir(parents=True, exist_ok=True)
     use_compilation_cache()
     session = Session(base)
