@@ -470,3 +470,21 @@ def test_what_is_no_file_in_a_checkpoint_is_refused_and_not_read_without_end(tmp
             Checkpoints(tmp_path, read_only=True)
         file.unlink()
         file.write_bytes(content)
+
+
+def test_a_step_that_a_training_removes_while_a_reader_opens_is_passed_over(tmp_path, monkeypatch):
+    with Checkpoints(tmp_path) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(step, make_state())
+    looked_into = os.scandir
+
+    def scandir(path="."):
+        if not isinstance(path, int) and os.fspath(path) == str(tmp_path / "1"):
+            shutil.rmtree(path)
+        return looked_into(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        monkeypatch.undo()
+        assert not (tmp_path / "1").exists()
+        assert checkpoints.latest_step() == 2

@@ -9,6 +9,7 @@ import errno
 import json
 import logging
 import math
+import os
 import re
 import textwrap
 import time
@@ -391,16 +392,17 @@ class Checkpoints:
 
     def _refuse_special_files(self) -> None:
         """Raises InputError for a FIFO or a device, which orbax would read without end."""
-        for file in self.directory.rglob("*"):
-            try:
-                if not file.is_dir():
+        # Unlike Path.rglob, os.walk passes over folders that a running training removes meanwhile.
+        for folder, _, names in os.walk(self.directory):
+            for file in (Path(folder, name) for name in names):
+                try:
                     check_regular(file, ARCHIVE_BYTES)
-            except NotRegularError as error:
-                raise InputError(
-                    f"{file}: {error}. Restore it, or remove the checkpoint that it is part of"
-                ) from error
-            except OSError:  # a running training has removed it, or orbax will say what it is
-                continue
+                except NotRegularError as error:
+                    raise InputError(
+                        f"{file}: {error}. Restore it, or remove the checkpoint that it is part of"
+                    ) from error
+                except OSError:  # removed, or orbax will say what it is
+                    continue
 
     def _refuse_damaged_metrics(self) -> None:
         """Raises InputError if an evaluation is not one: orbax reads all of them to open."""
