@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import pydantic
@@ -32,7 +33,11 @@ class Kind:
         Raises:
             ValueError: it is of another type, or out of range.
         """
-        return pydantic.TypeAdapter(self.annotation).validate_python(given)
+        return self._adapter.validate_python(given)
+
+    @cached_property
+    def _adapter(self) -> pydantic.TypeAdapter[Any]:
+        return pydantic.TypeAdapter(self.annotation)
 
 
 def _limits(at_least: float | None, above: float | None, at_most: float | None) -> str:
