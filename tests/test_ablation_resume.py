@@ -3,27 +3,28 @@
 import json
 import random
 import re
-import shutil
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
-from processes import rows, saved_steps
+from processes import Run, rows, saved_steps
 
 pytestmark = pytest.mark.slow
 
 # The second loss overflows float32 in its first step.
 LOSSES, SEEDS = ("l1_rmse", "1e38mse"), (0, 1)
-FLAGS = (
-    "--mode=ablate",
-    "--losses=l1_rmse,1e38*mse",
-    "--seeds=0,1",
+# All terms act from the first step on, so that a loss has one program; that a run has another
+# before its ramps is of test_resume.py.
+TRAINING = (
     "--config.teacher.total_steps=6",
     "--config.total_steps=20",
     "--config.log.checkpoint_every_steps=4",
+    "--config.ramp.start=-2",
 )
+FLAGS = ("--mode=ablate", "--losses=l1_rmse,1e38*mse", "--seeds=0,1", *TRAINING)
 # Fields of a result that differ from one study to the next.
 OWN = ("wall_seconds", "date")
 
@@ -37,6 +38,61 @@ def uninterrupted(launcher, tmp_path_factory) -> Path:
     return workdir
 
 
+class Interrupted(NamedTuple):
+    """A study to which much happened.
+
+    Attributes:
+        workdir: its folder.
+        shards: what its two parts printed that were started at once; the first was killed.
+        stopped: what a start printed that SIGTERM ended.
+        finished: the results that the last start found, and when they were written.
+    """
+
+    workdir: Path
+    shards: list[str]
+    stopped: str
+    finished: dict[Path, int]
+
+
+@pytest.fixture(scope="module")
+def interrupted(launcher, tmp_path_factory) -> Interrupted:
+    """A study that is killed in its teacher; split, and killed; stopped; killed; finished."""
+    workdir = tmp_path_factory.mktemp("interrupted")
+    moments = random.Random(0)
+
+    def kill(run: Run, after: Callable[[], bool]) -> None:
+        run.wait_until(after)
+        time.sleep(moments.uniform(0, 1))
+        assert run.poll() is None, run.said()
+        run.kill()
+        assert run.end() == -signal.SIGKILL
+
+    whole = launcher.start(workdir, *FLAGS)
+    kill(whole, lambda: bool(saved_steps(workdir / "teacher", "teacher")))
+    assert "dgnet step 0 evaluated" not in whole.said()
+
+    # The second shard has the loss that diverges, and so comes to its end.
+    shards = [launcher.start(workdir, *FLAGS, f"--shard={index}/2") for index in range(2)]
+    kill(shards[0], lambda: bool(saved_steps(run_folder(workdir, "l1_rmse", 0), "dgnet")[1:]))
+    assert shards[1].end() == 0, shards[1].said()
+
+    stopped = launcher.start(workdir, *FLAGS)
+    stopped.wait_until(lambda: trains(stopped))
+    stopped.terminate()
+    assert stopped.end() == 143, stopped.said()
+
+    last = launcher.start(workdir, *FLAGS)
+    kill(last, lambda: trains(last) and len(results(workdir)) >= 3)
+    finished = {file: file.stat().st_mtime_ns for file in workdir.glob("runs/*/*/result.json")}
+    launcher.finish(workdir, *FLAGS, "--shard=0/2")
+    return Interrupted(workdir, [shard.said() for shard in shards], stopped.said(), finished)
+
+
+def trains(run: Run) -> bool:
+    """Whether it has begun a run of the study, or gone on with one."""
+    return bool(re.search(r"dgnet step 0 evaluated|dgnet: continuing from step", run.said()))
+
+
 def run_folder(workdir: Path, loss: str, seed: int) -> Path:
     return workdir / "runs" / loss / f"seed_{seed}"
 
@@ -44,10 +100,9 @@ def run_folder(workdir: Path, loss: str, seed: int) -> Path:
 def results(workdir: Path) -> dict[tuple[str, int], dict[str, Any]]:
     """result.json of each run, without what is each study's own."""
     found = {}
-    for loss in LOSSES:
-        for seed in SEEDS:
-            row = json.loads((run_folder(workdir, loss, seed) / "result.json").read_text())
-            found[loss, seed] = {name: row[name] for name in row if name not in OWN}
+    for file in workdir.glob("runs/*/*/result.json"):
+        row = json.loads(file.read_text())
+        found[row["loss"], row["seed"]] = {name: row[name] for name in row if name not in OWN}
     return found
 
 
@@ -59,21 +114,18 @@ def tables(workdir: Path) -> dict[str, str]:
     return found | {"results.json": json.dumps(kept)}
 
 
-def over(workdir: Path) -> int:
-    return len(list(workdir.glob("runs/*/*/result.json")))
-
-
 def test_a_study_trains_its_teacher_once_and_compiles_each_program_once(uninterrupted):
     said = (uninterrupted / "said.txt").read_text()
-    # The teacher's step, and for each loss, whatever the number of seeds, those before and after
-    # the ramps begin: a run traces both before it begins, also one that diverges between them.
-    assert said.count("Finished tracing step for jit") == 1 + 2 + 2
+    # The teacher's step, and one for each loss, whatever the number of seeds.
+    assert said.count("Finished tracing step for jit") == 1 + 2
+    assert said.count("Compiling jit(step)") == 1 + 2
     assert said.count("teacher step 6 evaluated") == 1
     assert not (run_folder(uninterrupted, "l1_rmse", 1) / "teacher").exists()
 
 
 def test_a_study_measures_each_run_and_goes_on_after_one_that_diverges(uninterrupted):
     found = results(uninterrupted)
+    assert found.keys() == {(loss, seed) for loss in LOSSES for seed in SEEDS}
     for (loss, _), row in found.items():
         if loss == "1e38mse":
             assert (row["status"], row["diverged_step"]) == ("diverged", 1)
@@ -93,7 +145,7 @@ def test_a_study_measures_each_run_and_goes_on_after_one_that_diverges(uninterru
 def test_a_studys_run_is_the_ordinary_run_of_its_loss_and_seed(launcher, uninterrupted, tmp_path):
     launcher.finish(
         tmp_path / "ordinary",
-        *FLAGS[3:],
+        *TRAINING,
         "--config.seed=1",
         "--config.reconstruction_loss=l1_rmse",
         f"--config.teacher.checkpoint={uninterrupted / 'teacher'}",
@@ -102,56 +154,31 @@ def test_a_studys_run_is_the_ordinary_run_of_its_loss_and_seed(launcher, uninter
 
 
 def test_a_study_killed_at_three_random_moments_comes_to_the_same_results(
-    launcher, uninterrupted, tmp_path
+    uninterrupted, interrupted
 ):
-    workdir = tmp_path / "killed"
-    moments = random.Random(0)
-    for after in (
-        lambda: bool(saved_steps(workdir / "teacher", "teacher")),
-        lambda: bool(saved_steps(run_folder(workdir, "l1_rmse", 0), "dgnet")[2:]),
-        lambda: over(workdir) >= 2,
-    ):
-        run = launcher.start(workdir, *FLAGS)
-        run.wait_until(after)
-        time.sleep(moments.uniform(0, 1))
-        assert run.poll() is None, run.said()
-        run.kill()
-        assert run.end() == -signal.SIGKILL
-    finished = {file: file.stat().st_mtime_ns for file in workdir.glob("runs/*/*/result.json")}
-    assert 2 <= len(finished) < 4
-    launcher.finish(workdir, *FLAGS)
+    workdir, finished = interrupted.workdir, interrupted.finished
+    assert len(finished) == 3
     assert results(workdir) == results(uninterrupted)
+    for loss in LOSSES:
+        for seed in SEEDS:
+            run = run_folder(workdir, loss, seed)
+            assert rows(run) == rows(run_folder(uninterrupted, loss, seed))
     assert {file: file.stat().st_mtime_ns for file in finished} == finished
     assert tables(workdir) == tables(uninterrupted)
     assert (workdir / "report" / "index.html").is_file()
 
 
-def test_sigterm_saves_and_the_study_goes_on(launcher, uninterrupted, tmp_path):
-    workdir = tmp_path / "stopped"
-    workdir.mkdir()
-    shutil.copytree(uninterrupted / "teacher", workdir / "teacher")
-    run = launcher.start(workdir, *FLAGS)
-    log = run_folder(workdir, "l1_rmse", 0) / "metrics.jsonl"
-    run.wait_until(lambda: log.exists() and len(rows(log.parent)) > 3)
-    run.terminate()
-    assert run.end() == 143, run.said()
-    assert re.search(r"SIGTERM: stopped", run.said()), run.said()
-    launcher.finish(workdir, *FLAGS)
-    assert results(workdir) == results(uninterrupted)
+def test_sigterm_saves_and_the_study_goes_on(uninterrupted, interrupted):
+    assert re.search(r"SIGTERM: stopped", interrupted.stopped), interrupted.stopped
+    assert results(interrupted.workdir) == results(uninterrupted)
 
 
-def test_two_shards_at_once_share_one_teacher_and_either_reports_all(
-    launcher, uninterrupted, tmp_path
-):
-    workdir = tmp_path / "shards"
-    shards = [launcher.start(workdir, *FLAGS, f"--shard={index}/2") for index in range(2)]
-    for shard in shards:
-        assert shard.end() == 0, shard.said()
-    said = [shard.said() for shard in shards]
+def test_two_shards_at_once_share_one_teacher_and_either_reports_all(uninterrupted, interrupted):
+    said = interrupted.shards
     assert sum("teacher step 6 evaluated" in text for text in said) == 1
-    assert results(workdir) == results(uninterrupted)
-    assert any("Not over yet" not in text for text in said)
-    assert tables(workdir) == tables(uninterrupted)
+    # One reports what is over, and the other all: it was killed, and finished the study.
+    assert "Not over yet: l1_rmse seed" in said[1]
+    assert tables(interrupted.workdir) == tables(uninterrupted)
 
 
 def test_a_study_of_another_configuration_is_refused(launcher, uninterrupted):
