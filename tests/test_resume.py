@@ -4,9 +4,10 @@ import re
 import shutil
 import signal
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
-from processes import rows, saved_steps
+from processes import launch_here, rows, saved_steps
 from tiny import tiny_config
 
 from dgnet_jax.runtime import workdir as work_directory
@@ -20,6 +21,8 @@ FLAGS = (
     "--config.log.checkpoint_every_steps=3",
     "--config.evaluation.every_steps=10",
 )
+# With one program instead of two, where a test is not about the ramps.
+WITHOUT_RAMPS = "--config.ramp.start=1000"
 
 
 @pytest.fixture(scope="module")
@@ -31,18 +34,68 @@ def uninterrupted(launcher, tmp_path_factory) -> Path:
     return workdir
 
 
+class Interrupted(NamedTuple):
+    """A run that was killed in its teacher stage, stopped, killed, and then finished.
+
+    Attributes:
+        workdir: its work directory.
+        starts: what its four starts printed.
+        saved: the last checkpoint of DG-Net after the second and the third start.
+        logged: the last step in the log after the second.
+        refused: what a start printed while the second was running.
+        pid: of the second.
+    """
+
+    workdir: Path
+    starts: list[str]
+    saved: list[int]
+    logged: int
+    refused: str
+    pid: int
+
+
+@pytest.fixture(scope="module")
+def interrupted(launcher, tmp_path_factory) -> Interrupted:
+    workdir = tmp_path_factory.mktemp("interrupted")
+    killed = launcher.start(workdir, *FLAGS)
+    killed.wait_until(lambda: bool(saved_steps(workdir, "teacher")[1:]))
+    killed.kill()
+    assert killed.end() == -signal.SIGKILL
+
+    stopped = launcher.start(workdir, *FLAGS)
+    stopped.wait_until(lambda: ("train", "dgnet", 5) in rows(workdir))
+    # It is there, but does not move.
+    stopped.send_signal(signal.SIGSTOP)
+    try:
+        refused = launcher.refusal(workdir, *FLAGS)
+    finally:
+        stopped.send_signal(signal.SIGCONT)
+    stopped.terminate()
+    assert stopped.end() == 143, stopped.said()
+    saved = [saved_steps(workdir, "dgnet")[-1]]
+    logged = max(step for _, stage, step in rows(workdir) if stage == "dgnet")
+
+    again = launcher.start(workdir, *FLAGS)
+
+    def in_the_middle_of_a_save() -> bool:
+        later = saved_steps(workdir, "dgnet")[-1]
+        unfinished = list((workdir / "dgnet" / "checkpoints").glob("*tmp*"))
+        return later >= saved[0] + (3 if unfinished else 12)
+
+    again.wait_until(in_the_middle_of_a_save)
+    again.kill()
+    assert again.end() == -signal.SIGKILL
+    saved.append(saved_steps(workdir, "dgnet")[-1])
+
+    finished = launcher.finish(workdir, *FLAGS)
+    starts = [run.said() for run in (killed, stopped, again, finished)]
+    return Interrupted(workdir, starts, saved, logged, refused, stopped.pid)
+
+
 def restored_step(said: str, stage: str) -> int:
     found = re.search(rf"{stage}: continuing from step (\d+)", said)
     assert found, said
     return int(found[1])
-
-
-def assert_bit_identical(workdir: Path, uninterrupted: Path) -> None:
-    """Every loss of every step and every metric, before and after the interruptions."""
-    found, expected = rows(workdir), rows(uninterrupted)
-    assert found.keys() == expected.keys()
-    for key, row in expected.items():
-        assert found[key] == row, key
 
 
 def test_a_whole_run_traces_each_program_once(uninterrupted):
@@ -68,70 +121,52 @@ def test_a_whole_run_evaluates_at_its_start_every_n_steps_and_at_its_end(uninter
 
 
 def test_a_run_killed_in_both_stages_goes_on_to_the_same_losses_bit_for_bit(
-    launcher, uninterrupted, tmp_path
+    uninterrupted, interrupted
 ):
-    workdir = tmp_path / "killed"
-    run = launcher.start(workdir, *FLAGS)
-    run.wait_until(lambda: bool(saved_steps(workdir, "teacher")[1:]))
-    run.kill()
-    assert run.end() == -signal.SIGKILL
-    assert "dgnet step 0 evaluated" not in run.said()
-
-    run = launcher.start(workdir, *FLAGS)
-
-    def in_the_middle_of_a_save() -> bool:
-        saved = saved_steps(workdir, "dgnet")
-        unfinished = list((workdir / "dgnet" / "checkpoints").glob("*tmp*"))
-        return bool(saved) and saved[-1] >= (6 if unfinished else 15)
-
-    run.wait_until(in_the_middle_of_a_save)
-    run.kill()
-    assert run.end() == -signal.SIGKILL
-    assert restored_step(run.said(), "teacher") > 0
-    last = saved_steps(workdir, "dgnet")[-1]
-    assert 0 < last < STEPS
-
-    run = launcher.finish(workdir, *FLAGS)
-    assert restored_step(run.said(), "dgnet") == last
-    assert_bit_identical(workdir, uninterrupted)
+    first, second, _, last = interrupted.starts
+    assert "dgnet step 0 evaluated" not in first
+    assert restored_step(second, "teacher") > 0
+    assert "dgnet step 0 evaluated" in second
+    saved = interrupted.saved[1]
+    assert interrupted.saved[0] < saved < STEPS
+    assert restored_step(last, "dgnet") == saved
+    # Every loss of every step and every metric, before and after the interruptions.
+    found, expected = rows(interrupted.workdir), rows(uninterrupted)
+    assert found.keys() == expected.keys()
+    for key, row in expected.items():
+        assert found[key] == row, key
 
 
-def test_sigterm_saves_this_very_step_and_the_run_goes_on_from_it(
-    launcher, uninterrupted, tmp_path
-):
-    workdir = tmp_path / "stopped"
-    # With the other run's teacher: a teacher stage less, and the same losses.
-    flags = (*FLAGS, f"--config.teacher.checkpoint={uninterrupted}")
-    run = launcher.start(workdir, *flags)
-    run.wait_until(lambda: (workdir / "metrics.jsonl").exists() and len(rows(workdir)) > 5)
-    run.terminate()
-    assert run.end() == 143, run.said()
-    stopped = re.search(r"SIGTERM: stopped and saved at step (\d+) of the dgnet stage", run.said())
-    assert stopped, run.said()
+def test_sigterm_saves_this_very_step_and_the_run_goes_on_from_it(interrupted):
+    _, said, following, _ = interrupted.starts
+    stopped = re.search(r"SIGTERM: stopped and saved at step (\d+) of the dgnet stage", said)
+    assert stopped, said
     step = int(stopped[1])
-    assert step == saved_steps(workdir, "dgnet")[-1]
-    assert max(row[2] for row in rows(workdir)) == step
-
-    run = launcher.finish(workdir, *flags)
-    assert restored_step(run.said(), "dgnet") == step
-    expected = {key: row for key, row in rows(uninterrupted).items() if key[1] == "dgnet"}
-    assert rows(workdir) == expected
+    assert step == interrupted.saved[0] == interrupted.logged
+    assert restored_step(following, "dgnet") == step
 
 
-def test_a_finished_run_is_evaluated_to_its_last_metrics(launcher, uninterrupted, tmp_path):
+def test_a_work_directory_in_use_is_refused(interrupted):
+    message = f"another process is training in it (pid {interrupted.pid} on"
+    assert message in interrupted.refused
+
+
+def test_a_finished_run_is_evaluated_to_its_last_metrics(launcher, uninterrupted):
     before = (uninterrupted / "metrics.jsonl").read_bytes()
-    run = launcher.finish(uninterrupted, "--mode=evaluate", config=None)
+    run = launch_here(launcher.arguments(uninterrupted, "--mode=evaluate", config=None))
+    assert run.code == 0
     metrics = rows(uninterrupted)["evaluation", "dgnet", STEPS]
     figures = " | ".join(f"{100 * metrics[name]:8.2f}" for name in ("rank1", "rank5", "rank10"))
-    shown = [line for line in run.said().splitlines() if line.startswith("| alpha 0.5 ")]
+    shown = [line for line in run.said.splitlines() if line.startswith("| alpha 0.5 ")]
     assert re.sub(" +", " ", figures.strip()) in re.sub(" +", " ", shown[0])
     assert (uninterrupted / "metrics.jsonl").read_bytes() == before
 
 
 def test_a_finished_run_started_again_only_prints_its_table(launcher, uninterrupted):
     before = rows(uninterrupted)
-    run = launcher.finish(uninterrupted, *FLAGS)
-    assert "Rank@1" in run.said()
+    run = launch_here(launcher.arguments(uninterrupted, *FLAGS))
+    assert run.code == 0
+    assert "Rank@1" in run.said
     assert rows(uninterrupted) == before
 
 
@@ -144,28 +179,18 @@ def test_a_work_directory_of_another_configuration_is_refused(launcher, uninterr
     assert work_directory.load_config(uninterrupted).seed == 0
 
 
-def test_a_work_directory_in_use_is_refused(launcher, uninterrupted, tmp_path):
-    flags = (*FLAGS, "--config.total_steps=1000000", f"--config.teacher.checkpoint={uninterrupted}")
-    first = launcher.start(tmp_path / "used", *flags)
-    first.wait_until((tmp_path / "used" / "metrics.jsonl").exists)
-    second = launcher.start(tmp_path / "used", *flags)
-    assert second.end() == 1
-    assert f"another process is training in it (pid {first.pid} on" in second.said()
-    first.kill()
-    first.end()
-
-
 def test_a_diverging_run_stops_with_the_step_the_loss_and_the_last_good_checkpoint(
     launcher, uninterrupted, tmp_path
 ):
-    flags = (
+    said = launcher.refusal(
+        tmp_path / "diverged",
         *FLAGS,
+        WITHOUT_RAMPS,
+        "--config.evaluation.every_steps=-1",
         f"--config.teacher.checkpoint={uninterrupted}",
         "--config.optimizer.appearance_learning_rate=1e30",
     )
-    run = launcher.start(tmp_path / "diverged", *flags)
-    assert run.end() == 1
-    message = run.said().splitlines()[-1]
+    message = said.splitlines()[-1]
     assert re.match(r"error: step [234]: .*identity nan.*: the training diverged\.", message)
     assert "The last good checkpoint is of step 0" in message
     assert saved_steps(tmp_path / "diverged", "dgnet") == [0]
@@ -173,7 +198,7 @@ def test_a_diverging_run_stops_with_the_step_the_loss_and_the_last_good_checkpoi
 
 def test_a_teacher_of_nowhere_is_refused(launcher, tmp_path):
     flag = f"--config.teacher.checkpoint={tmp_path}/nowhere"
-    said = launcher.refusal(tmp_path / "new", flag)
+    said = launcher.refusal(tmp_path / "new", WITHOUT_RAMPS, flag)
     assert f"--config.teacher.checkpoint: no trained teacher in {tmp_path}/nowhere" in said
 
 
@@ -182,7 +207,8 @@ def test_an_unfinished_teacher_is_refused(launcher, uninterrupted, tmp_path):
     shutil.copytree(uninterrupted / "teacher", other / "teacher")
     shutil.copy(uninterrupted / work_directory.CONFIG_FILE, other)
     shutil.rmtree(other / "teacher" / "checkpoints" / str(TEACHER_STEPS))
-    said = launcher.refusal(tmp_path / "new", *FLAGS, f"--config.teacher.checkpoint={other}")
+    flag = f"--config.teacher.checkpoint={other}"
+    said = launcher.refusal(tmp_path / "new", *FLAGS, WITHOUT_RAMPS, flag)
     assert f"the teacher in {other} is unfinished, at step 9 of {TEACHER_STEPS}" in said
 
 
