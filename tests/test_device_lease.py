@@ -28,7 +28,10 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("clean_environment")
-def test_every_stage_reports_and_a_failing_one_stops_nothing(tmp_path: Path) -> None:
+def test_every_stage_reports_and_a_failing_one_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XLA_FLAGS", FAST_FLAGS)
     out = tmp_path / "out"
     rows = smoke(tmp_path, out)
     ends = [(row["stage"], row["status"]) for row in rows if "status" in row]
@@ -103,8 +106,16 @@ def test_a_training_in_the_background_is_stopped_and_saves(
     monkeypatch.chdir(REPOSITORY)
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     monkeypatch.setenv("XLA_FLAGS", FAST_FLAGS)
-    flags = ["--config=tests/tiny.py", f"--config.data.root={tiny_data(tmp_path_factory)}"]
-    started = training.start(tmp_path, [*flags, "--config.total_steps=100000"], watch=1)
+    flags = [
+        "--config=tests/tiny.py",
+        f"--config.data.root={tiny_data(tmp_path_factory)}",
+        "--config.teacher.total_steps=1",
+        "--config.total_steps=100000",
+        # One program, and what takes time beside it is left out.
+        "--config.ramp.start=100000",
+        "--config.evaluation.every_steps=-1",
+    ]
+    started = training.start(tmp_path, flags, watch=1)
     assert started["running"]
     try:
         deadline = time.monotonic() + 900
