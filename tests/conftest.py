@@ -7,6 +7,7 @@ tests may be skipped.
 import importlib.util
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections import defaultdict
@@ -59,6 +60,44 @@ _early = [name for name in sys.modules if name.startswith(SHAPE_CHECKED)]
 assert not _early, f"imported before the check of shapes could be installed: {_early}"
 if importlib.util.find_spec("beartype"):
     jaxtyping.install_import_hook(SHAPE_CHECKED, _CHECKER)
+
+
+def _process_wide() -> dict[str, object]:
+    """What a test could change for the tests after it in the same process."""
+    handlers = {sign.name: signal.getsignal(sign) for sign in (signal.SIGINT, signal.SIGTERM)}
+    flags = {name: jax.config.read(name) for name in ("jax_enable_x64",)}
+    # pytest's own, of the phase that the test is in.
+    variables = {key: value for key, value in os.environ.items() if key != "PYTEST_CURRENT_TEST"}
+    return {"folder": os.getcwd(), "umask": _umask(), **handlers, **flags, **variables}
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
+
+
+@pytest.fixture(autouse=True)
+def leaves_no_trace() -> Iterator[None]:
+    """Which tests run before a test, and by which worker, does not change its result.
+
+    A study registers its user's losses for as long as the process lives: here, for the test. What
+    else is process-wide, a test leaves as it was.
+    """
+    # Imported here: the check of shapes comes first.
+    from dgnet_jax import losses
+
+    before = _process_wide()
+    with pytest.MonkeyPatch.context() as for_the_test:
+        for_the_test.setattr(losses, "_FUNCTIONS", dict(losses._FUNCTIONS))
+        yield
+    after = _process_wide()
+    changed = {
+        name: (before.get(name), after.get(name))
+        for name in before.keys() | after.keys()
+        if before.get(name) != after.get(name)
+    }
+    assert not changed, f"left behind for other tests, as (before, after): {changed}"
 
 
 @pytest.fixture

@@ -54,22 +54,29 @@ def test_results_and_errors_of_the_first_process_are_every_process_s():
         import jax
         rank, port = map(int, sys.argv[1:])
         jax.distributed.initialize(f"localhost:{port}", 2, rank)
+        from dgnet_jax.errors import InputError, disk_full
         from dgnet_jax.runtime.devices import on_first_process
         from dgnet_jax.runtime.workdir import InUseError
 
         def work(answer):
             print("works", flush=True)
             if isinstance(answer, Exception):
-                raise answer
+                raise answer from answer.__cause__
             return answer
+
+        told_of_a_full_disk = InputError("make room")
+        told_of_a_full_disk.__cause__ = OSError(28, "disk full")
 
         result = on_first_process(lambda: work({"long": "é" * 3000, "rank": rank}))
         print(len(result["long"]), result["rank"])
-        for error in (InUseError("held"), OSError(28, "disk full")):
+        for error in (
+            InUseError("held"), ValueError("odd"), OSError(28, "disk full", "log"), told_of_a_full_disk
+        ):
             try:
                 on_first_process(lambda: work(error))
             except Exception as found:
-                print(f"{type(found).__name__}: {found}")
+                print(f"{type(found).__name__}, disk full: {bool(disk_full(found))}")
+                print(str(found).split(".")[0])
         print(on_first_process(lambda: work(rank)))
         """
     )
@@ -79,15 +86,19 @@ def test_results_and_errors_of_the_first_process_are_every_process_s():
     )
     assert [line for line in first if line != "works"] == [
         "3000 0",
-        "InUseError: held",
-        "OSError: [Errno 28] disk full",
+        *("InUseError, disk full: False", "held"),
+        *("ValueError, disk full: False", "odd"),
+        *("OSError, disk full: True", "[Errno 28] disk full: 'log'"),
+        *("InputError, disk full: True", "make room"),
         "0",
     ]
-    assert first.count("works") == 4
+    assert first.count("works") == 6
     assert second == [
         "3000 0",
-        "InUseError: held",
-        "RuntimeError: the first process met OSError: [Errno 28] disk full",
+        *("InUseError, disk full: False", "held"),
+        *("RuntimeError, disk full: False", "the first process met ValueError: odd"),
+        *("DiskFullError, disk full: True", "log: cannot be written (disk full)"),
+        *("InputError, disk full: True", "make room"),
         "0",
     ]
 

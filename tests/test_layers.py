@@ -120,3 +120,12 @@ def test_a_users_own_configs_package_is_not_in_the_way(tmp_path: Path) -> None:
             [sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, check=False
         )
         assert found.returncode == 0, found.stderr
+
+
+def test_a_training_does_not_import_torch() -> None:
+    """It takes seconds where it is there, for `dgnet_jax.convert`; who wants it still gets it."""
+    wanted = "import sys, dgnet_jax.training.trainer; print('torch' in sys.modules)"
+    found = subprocess.run(
+        [sys.executable, "-c", wanted], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert found.stdout == "False\n"

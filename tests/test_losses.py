@@ -228,8 +228,7 @@ def test_callable_is_passed_through():
     assert losses.reconstruction_loss(loss) is loss
 
 
-def test_a_registered_function_stands_wherever_a_name_does(monkeypatch):
-    monkeypatch.setattr(losses, "_FUNCTIONS", dict(losses._FUNCTIONS))
+def test_a_registered_function_stands_wherever_a_name_does():
     losses.register("worst", lambda target, output: jnp.max(jnp.abs(target - output)))
     target, output = np.zeros((1, 4), np.float32), np.array([[1.0, 2.0, 3.0, 6.0]], np.float32)
     assert losses.canonical_expression("2*worst + l1") == "l1+2*worst"

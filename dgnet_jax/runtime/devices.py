@@ -20,7 +20,7 @@ from absl import logging
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from dgnet_jax.errors import DiskFullError, InputError
+from dgnet_jax.errors import DiskFullError, InputError, disk_full
 
 T = TypeVar("T")
 AXIS = "data"
@@ -306,31 +306,35 @@ def on_first_process(work: Callable[[], T]) -> T:
 
     Raises:
         InputError, DiskFullError: the same one in every process, if `work` raises it.
+        DiskFullError: in the other processes, if another error of `work` came from a full disk.
         RuntimeError: in the other processes, if `work` raises any other error.
     """
     if jax.process_count() == 1:
         return work()
-    outcome: tuple[Any, Exception | None] = None, None
+    # Result, error, and the full disk that the error came from.
+    outcome: tuple[Any, Exception | None, DiskFullError | None] = None, None, None
     error: Exception | None = None
     message = b""
     if jax.process_index() == 0:
         try:
-            outcome = work(), None
+            outcome = work(), None, None
             message = pickle.dumps(outcome)
         except Exception as found:
             error = found
+            full = disk_full(found)
             known = found
-            if not isinstance(found, (InputError, DiskFullError)):
-                known = RuntimeError(f"the first process met {type(found).__name__}: {found}")
-            message = pickle.dumps((None, known))
+            if not isinstance(found, InputError):
+                text = f"the first process met {type(found).__name__}: {found}"
+                known = full or RuntimeError(text)
+            message = pickle.dumps((None, known, full))
     message = _broadcast(message)
     if error is not None:
         raise error
     if jax.process_index() != 0:
         outcome = pickle.loads(message)
-    result, first_error = outcome
+    result, first_error, full = outcome
     if first_error is not None:
-        raise first_error
+        raise first_error from (None if first_error is full else full)
     return result
 
 

@@ -12,9 +12,6 @@ from typing import Any, Literal, NotRequired, Self, TextIO
 import jax
 import numpy as np
 import pydantic
-from tensorboardX import summary
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tqdm import tqdm
 from typing_extensions import TypedDict
 
@@ -28,44 +25,9 @@ from dgnet_jax.runtime.reading import (
     parse_json,
     read_bytes,
 )
+from dgnet_jax.training.board import Board
 
 METRICS_FILE = "metrics.jsonl"
-# Between writes of what TensorBoard shows.
-_FLUSH_SECONDS = 30.0
-
-
-class _Board:
-    """TensorBoard's file of a stage.
-
-    It is written by who calls, not by a thread of tensorboardX: that one ends on a full disk, and
-    the training then waits for it without end.
-    """
-
-    def __init__(self, folder: Path, purge_step: int) -> None:
-        """Opens a new file; TensorBoard is to forget the steps from `purge_step` on."""
-        self._folder, self._flushed = folder, time.monotonic()
-        with naming(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            self._events = EventsWriter(str(folder / "events"))
-        self._add(step=purge_step, file_version="brain.Event:2")
-        self._add(step=purge_step, session_log=SessionLog(status=SessionLog.START))
-
-    def scalar(self, name: str, value: float, step: int) -> None:
-        self._add(step=step, summary=summary.scalar(name, value))
-
-    def image(self, name: str, image: np.ndarray, step: int) -> None:
-        self._add(step=step, summary=summary.image(name, image, dataformats="HWC"))
-
-    def close(self) -> None:
-        with naming(self._folder):
-            self._events.close()
-
-    def _add(self, **fields: Any) -> None:
-        with naming(self._folder):
-            self._events.write_event(Event(wall_time=time.time(), **fields))
-            if time.monotonic() - self._flushed > _FLUSH_SECONDS:
-                self._events.flush()
-                self._flushed = time.monotonic()
 
 
 class _Row(TypedDict):
@@ -132,7 +94,7 @@ class RunLog:
         if path.exists():
             self._evaluated = _truncate(path, stage, keep_until)
         self._path, self._file = path, path.open("a", encoding="utf-8", buffering=1)
-        self._board = _Board(Path(workdir) / "tensorboard" / stage, keep_until + 1)
+        self._board = Board(Path(workdir) / "tensorboard" / stage, keep_until + 1)
         self._stream = stream or sys.stderr
         self._seconds_between_lines = seconds_between_lines
         self._printed = -math.inf
