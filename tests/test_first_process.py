@@ -70,7 +70,10 @@ def test_results_and_errors_of_the_first_process_are_every_process_s():
         result = on_first_process(lambda: work({"long": "é" * 3000, "rank": rank}))
         print(len(result["long"]), result["rank"])
         for error in (
-            InUseError("held"), ValueError("odd"), OSError(28, "disk full", "log"), told_of_a_full_disk
+            InUseError("held"),
+            ValueError("odd"),
+            OSError(28, "disk full", "log"),
+            told_of_a_full_disk,
         ):
             try:
                 on_first_process(lambda: work(error))

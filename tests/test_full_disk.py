@@ -38,7 +38,7 @@ from dgnet_jax.runtime import workdir as work_directory
 from dgnet_jax.runtime.atomic import write_image, write_json
 from dgnet_jax.runtime.checkpoints import Checkpoints
 from dgnet_jax.runtime.devices import on_first_process
-from dgnet_jax.training import run_log
+from dgnet_jax.training import board
 from dgnet_jax.training.loop import run_stage
 from dgnet_jax.training.run_log import RunLog
 
@@ -240,7 +240,7 @@ def test_metrics_without_room_are_named(tmp_path):
 
 
 def test_tensorboard_without_room_is_named_and_not_waited_for(tmp_path, monkeypatch):
-    monkeypatch.setattr(run_log, "_FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr(board, "_FLUSH_SECONDS", 0.0)
     log = RunLog(tmp_path, 100, stream=io.StringIO())
     with (
         room_for(3000),

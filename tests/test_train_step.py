@@ -18,7 +18,13 @@ from dgnet_jax.runtime.devices import place
 from dgnet_jax.training.passes import Generator
 from dgnet_jax.training.session import make_train_step
 from dgnet_jax.training.state import PARTS, make_optimizers
-from dgnet_jax.training.train_step import Batch, StepRandomness, active_terms, make_update
+from dgnet_jax.training.train_step import (
+    EVERY_TERM,
+    Batch,
+    StepRandomness,
+    active_terms,
+    make_update,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -286,8 +292,11 @@ RAMP_START, STEPS = 1, 6
 
 
 @cache
-def run(variant):
-    """Steps over the start of the ramps, compiled as the trainer does: (losses, traces, states)."""
+def run(variant, steps=STEPS, always_every_term=False):
+    """Steps over the start of the ramps, compiled as the trainer does: (losses, traces, states).
+
+    `always_every_term`: before the ramps too, by the program that the steps after them are of.
+    """
     config = tiny_config({"batch_size": 2, "ramp.start": RAMP_START, **VARIANTS[variant]})
     networks, optimizers = build_networks(config, IDENTITIES), make_optimizers(config)
     placement = place()
@@ -313,12 +322,13 @@ def run(variant):
     before = jax.tree.map(np.array, first)
     teacher = placement.put_state(tiny_teacher(networks))
     state, losses, donated = placement.put_state(first), [], []
-    for index in range(STEPS):
+    for index in range(steps):
         rng = np.random.default_rng(index)
         images = rng.integers(0, 256, (2, 4, 32, 16, 3), np.uint8)
         labels = rng.integers(0, IDENTITIES, (2, 2), np.int32)
         given, arrays = state, {"images": images, "labels": labels}
-        state, found = compiled(active_terms(config, index))(
+        active = EVERY_TERM if always_every_term else active_terms(config, index)
+        state, found = compiled(active)(
             given, teacher, placement.put_batch(2, lambda rows, whole=arrays: whole)
         )
         losses.append(jax.tree.map(np.asarray, found))
@@ -331,6 +341,18 @@ def test_the_step_is_traced_before_and_after_the_ramps_begin_and_donates_its_sta
     assert traced == [0, RAMP_START + 2]
     assert all(donated)
     assert state.step == STEPS
+
+
+def test_a_step_without_the_ramped_terms_is_the_whole_one_where_they_have_no_weight():
+    (losses,), *_, state = run("published", steps=1)
+    (by_the_whole,), *_, expected = run("published", steps=1, always_every_term=True)
+    for name in losses.keys() - set(RAMPED):
+        np.testing.assert_allclose(losses[name], by_the_whole[name], rtol=1e-3, err_msg=name)
+    # Where there is no teacher, nothing of generated images moves the running statistics.
+    state, expected = (tree.replace(appearance_stats=None) for tree in (state, expected))
+    for leaf, whole in zip(jax.tree.leaves(state), jax.tree.leaves(expected), strict=True):
+        # Adam's first step is 1e-4 times a gradient's sign, however small that gradient is.
+        np.testing.assert_allclose(leaf, whole, rtol=0, atol=1e-3 * np.abs(whole).max() + 3e-4)
 
 
 def test_a_term_is_exactly_0_before_its_ramp():
