@@ -1,6 +1,7 @@
 """The report of a study: its curves against closed forms, its pictures pixel by pixel, its page."""
 
 import base64
+import copy
 import io
 import json
 import math
@@ -34,9 +35,28 @@ IMAGES = smooth_images(10)
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory):
+def original(tmp_path_factory):
+    """A study's folder that nothing is written to, its rows and its configuration."""
+    folder = tmp_path_factory.mktemp("original")
+    return folder, *make_study(folder)
+
+
+@pytest.fixture
+def made(original, tmp_path):
+    """Rows and configuration of a study in `tmp_path`."""
+    return copied(original, tmp_path)
+
+
+def copied(original, folder):
+    first, rows, config = original
+    shutil.copytree(first, folder, dirs_exist_ok=True)
+    return copy.deepcopy(rows), config.copy_and_resolve_references()
+
+
+@pytest.fixture(scope="module")
+def study(original, tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
-    rows, config = make_study(folder)
+    rows, config = copied(original, folder)
     config.data.name = "market1501"
     page = write_report(folder, rows, config, train_images=IMAGES)
     return folder, config, page
@@ -349,8 +369,8 @@ def test_what_diverged_what_is_missing_and_what_is_to_come_is_said(page):
     assert "A cross ends" in training["ml"] and "over seeds" not in training["ml"]
 
 
-def test_without_data_or_inception_the_page_says_so(tmp_path):
-    rows, config = make_study(tmp_path)
+def test_without_data_or_inception_the_page_says_so(made, tmp_path):
+    rows, config = made
     bare = [{**one, "fid_png": None, "dims": None} for one in rows if one["status"] == "finished"]
     config.data.root = str(tmp_path / "nowhere")
     page = Page(write_report(tmp_path, bare, config).read_text(encoding="utf-8"))
@@ -361,8 +381,8 @@ def test_without_data_or_inception_the_page_says_so(tmp_path):
     assert len(page.images) == 4
 
 
-def test_what_is_damaged_is_left_out_and_named_in_the_page(tmp_path):
-    rows, config = make_study(tmp_path)
+def test_what_is_damaged_is_left_out_and_named_in_the_page(made, tmp_path):
+    rows, config = made
     rows = [one for one in rows if one["loss"] == "l1"]
     config.data.root = str(tmp_path / "nowhere")
     with (tmp_path / "runs" / "l1" / "seed_0" / "metrics.jsonl").open("a") as log:
@@ -377,8 +397,8 @@ def test_what_is_damaged_is_left_out_and_named_in_the_page(tmp_path):
     assert f"Left out: {picture}: " in page.text
 
 
-def test_a_study_in_which_all_diverged_says_so(tmp_path):
-    rows, config = make_study(tmp_path)
+def test_a_study_in_which_all_diverged_says_so(made, tmp_path):
+    rows, config = made
     config.log.image_rows = 2
     diverged = [one for one in rows if one["status"] == "diverged"]
     page = Page(write_report(tmp_path, diverged, config, train_images=IMAGES).read_text())
@@ -387,39 +407,39 @@ def test_a_study_in_which_all_diverged_says_so(tmp_path):
     assert any("its last good checkpoint" in caption for caption in page.captions)
 
 
-def test_pictures_of_an_earlier_report_do_not_stay(tmp_path):
-    rows, config = make_study(tmp_path)
-    write_report(tmp_path, rows[:2], config, train_images=IMAGES)
-    assert (tmp_path / "report" / "side_by_side.png").exists()
-    page = Page(write_report(tmp_path, rows, config, train_images=IMAGES).read_text())
-    files = {file.name for file in (tmp_path / "report").glob("*.png")}
-    assert "side_by_side.png" not in files and len(files) == len(page.images)
-
-
-def test_a_report_removes_its_own_pictures_only(tmp_path):
-    rows, config = make_study(tmp_path)
+def test_a_report_removes_its_own_earlier_pictures_and_no_others(made, tmp_path):
+    rows, config = made
+    first, second = rows[:2], rows[4:]
     folder = tmp_path / "report"
     folder.mkdir()
-    for name in ("mine.png", "side_by_side_mine.png"):
+    own = {"mine.png", "swaps_mine.png"}
+    for name in own:
         (folder / name).write_bytes(b"a user's")
-    write_report(tmp_path, rows[:2], config, train_images=IMAGES)
+
+    def pictures() -> set[str]:
+        return {file.name for file in folder.glob("*.png")} - own
+
+    write_report(tmp_path, first, config, train_images=IMAGES)
+    assert "swaps_l1.png" in pictures()
     written = json.loads((folder / ".pictures.json").read_text())
-    assert "side_by_side.png" in written and "mine.png" not in written
+    assert set(written) == pictures()
     # Whatever the list says, nothing beside the folder's pictures goes.
     (tmp_path / "other.png").write_bytes(b"")
     (folder / ".pictures.json").write_text(json.dumps([*written, "../other.png", "index.html"]))
-    write_report(tmp_path, rows, config, train_images=IMAGES)
-    assert (folder / "mine.png").read_bytes() == b"a user's"
-    assert (folder / "side_by_side_mine.png").exists()
-    assert not (folder / "side_by_side.png").exists()
+    page = Page(write_report(tmp_path, second, config, train_images=IMAGES).read_text())
+    assert "swaps_ml.png" in pictures() and "swaps_l1.png" not in pictures()
+    assert len(pictures()) == len(page.images)
+    assert all((folder / name).read_bytes() == b"a user's" for name in own)
     assert (tmp_path / "other.png").exists() and (folder / "index.html").exists()
+    # Nor anything where the list is broken.
     (folder / ".pictures.json").write_text("{")
-    write_report(tmp_path, rows[:2], config, train_images=IMAGES)
-    assert (folder / "side_by_side.png").exists()
+    config.data.root = str(tmp_path / "nowhere")
+    write_report(tmp_path, first, config)
+    assert "swaps_ml.png" in pictures()
 
 
-def test_labels_that_differ_in_an_underscore_have_pictures_of_their_own(tmp_path):
-    rows, config = make_study(tmp_path)
+def test_labels_that_differ_in_an_underscore_have_pictures_of_their_own(made, tmp_path):
+    rows, config = made
     for label in ("mine", "mine_"):
         shutil.copytree(tmp_path / "runs" / "l1", tmp_path / "runs" / label)
     chosen = [{**rows[0], "loss": label} for label in ("mine", "mine_")]
@@ -434,16 +454,16 @@ def test_a_study_without_a_run_that_is_over_has_no_report(tmp_path):
         write_report(tmp_path, [], None)
 
 
-def test_names_are_escaped(tmp_path):
-    rows, config = make_study(tmp_path)
+def test_names_are_escaped(made, tmp_path):
+    rows, config = made
     config.data.name = "<script>alert(1)</script>&"
     html = write_report(tmp_path, rows[:1], config, train_images=IMAGES).read_text(encoding="utf-8")
     assert "script" not in Page(html).tags
     assert "&lt;script&gt;alert(1)&lt;/script&gt;&amp;" in html
 
 
-def test_a_single_run_has_a_page_without_published_values(tmp_path):
-    _, config = make_study(tmp_path)
+def test_a_single_run_has_a_page_without_published_values(made, tmp_path):
+    _, config = made
     workdir = tmp_path / "runs" / "l1" / "seed_1"
     config.reconstruction_loss, config.seed, config.data.name = "rmse + l1", 1, "quickstart"
     metrics = {"rank1": 0.5, "mAP": 0.25, "queries": 96.0}
@@ -460,8 +480,8 @@ def test_a_single_run_has_a_page_without_published_values(tmp_path):
     assert (path.parent / "side_by_side.png").exists()
 
 
-def test_drawn_people_are_shown_beside_their_truth(tmp_path):
-    _, config = make_study(tmp_path)
+def test_drawn_people_are_shown_beside_their_truth(made, tmp_path):
+    _, config = made
     workdir = tmp_path / "runs" / "l1" / "seed_1"
     config.seed = 1
     (workdir / "pictures").mkdir()
@@ -496,12 +516,16 @@ def test_a_share_below_zero_is_within_the_plot_and_not_in_percent():
 
 @pytest.mark.slow
 def test_a_training_ends_with_its_report(tmp_path_factory):
-    from processes import Launcher
+    from processes import Launcher, launch_here
 
     workdir = tmp_path_factory.mktemp("reported")
-    run = Launcher(tmp_path_factory).finish(workdir, "--config.report=True")
+    # Neither the teacher nor the ramps matter here: one program, few steps.
+    flags = ("--config.teacher.total_steps=1", "--config.total_steps=3", "--config.ramp.start=1000")
+    launcher = Launcher(tmp_path_factory)
+    run = launch_here(launcher.arguments(workdir, "--config.report=True", *flags))
+    assert run.code == 0, run.said
     page = workdir / "report" / "index.html"
-    assert f"report: {page}" in run.said()
+    assert f"report: {page}" in run.said
     said = Page(page.read_text(encoding="utf-8"))
     last = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()][-1]
     shown = {cell[0] for table in said.tables.values() for row in table for cell in row}
@@ -509,5 +533,5 @@ def test_a_training_ends_with_its_report(tmp_path_factory):
     assert f"{100 * last['mAP']:.2f}" in shown
     # Its people are drawn.
     assert f"{last['appearance_transfer']:.3f}".replace("-", "−") in shown
-    assert "| copy of the structure image |" in run.said()
+    assert "| copy of the structure image |" in run.said
     assert (page.parent / "truth_l1.png").exists()
