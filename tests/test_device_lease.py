@@ -112,7 +112,7 @@ def test_a_training_in_the_background_is_stopped_and_saves(
         "--config.teacher.total_steps=1",
         "--config.total_steps=100000",
         # One program, and what takes time beside it is left out.
-        "--config.ramp.start=100000",
+        "--config.ramp.start=1000",
         "--config.evaluation.every_steps=-1",
     ]
     started = training.start(tmp_path, flags, watch=1)

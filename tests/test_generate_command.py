@@ -1,4 +1,4 @@
-"""`launch.py --mode=generate`, each time for real, in a process of its own."""
+"""`launch.py --mode=generate`, each time for real; what is killed in a process of its own."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from drawn_market import smooth_image
 from PIL import Image
-from processes import Launcher, Run, files_of
+from processes import Launcher, Run, files_of, launch_here
 from trained import BEST, save_evaluated, save_run
 
 from dgnet_jax.figures import image_grid
@@ -30,20 +30,23 @@ def start(
     return launcher.start(workdir, *flags, config=None, **options)
 
 
+def finish(launcher: Launcher, workdir: Path, task: str, output: Path, *flags: str) -> str:
+    """What a run prints that comes to a good end, without a process of its own."""
+    flags = ("--mode=generate", f"--task={task}", f"--output={output}", *flags)
+    run = launch_here(launcher.arguments(workdir, *flags, config=None))
+    assert run.code == 0, run.said
+    return run.said
+
+
 def refusal(launcher: Launcher, workdir: Path, task: str, output: Path, *flags: str) -> str:
     flags = ("--mode=generate", f"--task={task}", f"--output={output}", *flags)
     return launcher.refusal(workdir, *flags, config=None)
 
 
-def finish(*arguments, **options) -> Run:
-    run = start(*arguments, **options)
-    assert run.end() == 0, run.said()
-    return run
-
-
 def test_a_set_killed_stopped_and_restarted_is_byte_for_byte_the_same(launcher, workdir, tmp_path):
     flags = ("--count=4000", "--seed=2")
-    finish(launcher, workdir, "dataset", tmp_path / "whole", *flags)
+    whole = start(launcher, workdir, "dataset", tmp_path / "whole", *flags)
+    assert whole.end() == 0, whole.said()
     folder = tmp_path / "killed"
     manifest = folder / "manifest.csv"
 
@@ -66,14 +69,16 @@ def test_a_set_killed_stopped_and_restarted_is_byte_for_byte_the_same(launcher, 
     assert before < listed() < 4000
     assert not list(folder.rglob("*.tmp"))
 
-    finish(launcher, workdir, "dataset", folder, *flags)
+    last = start(launcher, workdir, "dataset", folder, *flags)
+    assert last.end() == 0, last.said()
     assert files_of(folder) == files_of(tmp_path / "whole")
 
 
 def test_several_devices_paint_what_one_does(launcher, workdir, tmp_path):
     flags = ("--count=40", "--nosoft_labels", "--quality=95")
-    for devices in (1, 4):
-        finish(launcher, workdir, "dataset", tmp_path / str(devices), *flags, devices=devices)
+    finish(launcher, workdir, "dataset", tmp_path / "1", *flags)
+    run = start(launcher, workdir, "dataset", tmp_path / "4", *flags, devices=4)
+    assert run.end() == 0, run.said()
     names = sorted(path.name for path in (tmp_path / "1").glob("bounding_box_train/*"))
     assert len(names) == 40
     for name in names:
@@ -86,22 +91,22 @@ def test_several_devices_paint_what_one_does(launcher, workdir, tmp_path):
 
 
 def test_swap_writes_the_grid_with_its_originals_and_says_what_it_is(launcher, workdir, tmp_path):
-    run = finish(launcher, workdir, "swap", tmp_path, "--count=3", "--seed=1")
+    said = finish(launcher, workdir, "swap", tmp_path, "--count=3", "--seed=1")
     path = tmp_path / "swap.png"
-    assert f"wrote {path}" in run.said()
+    assert f"wrote {path}" in said
     with Image.open(path) as figure:
-        said = figure.info
+        info = figure.info
         # 3 x 3 swaps and the row and column of originals, 32 x 16 pixels, 4 times enlarged.
         blank = np.zeros((32, 16, 3), np.uint8)
         least = image_grid([[blank] * 4] * 4, scale=4)
         assert figure.width >= least.width and figure.height >= least.height
-    assert said["generator"].startswith(f"{workdir.name} step 3 weights ")
-    assert said["seed"] == "1"
-    assert len(said["appearance_sources"].splitlines()) == 3
-    assert said["structure_sources"] == said["appearance_sources"]
+    assert info["generator"].startswith(f"{workdir.name} step 3 weights ")
+    assert info["seed"] == "1"
+    assert len(info["appearance_sources"].splitlines()) == 3
+    assert info["structure_sources"] == info["appearance_sources"]
 
 
-def test_pairs_of_two_folders_of_odd_files(launcher, workdir, tmp_path):
+def test_pairs_of_two_folders_of_odd_files(launcher, workdir, tmp_path, caplog):
     first, second, output = (tmp_path / name for name in ("first", "second", "output"))
     first.mkdir()
     second.mkdir()
@@ -111,8 +116,8 @@ def test_pairs_of_two_folders_of_odd_files(launcher, workdir, tmp_path):
     gray = os.fsdecode(b"gr\xe4y")  # Latin-1, no UTF-8
     smooth_image(2).convert("L").save(second / f"{gray}.bmp")
     flags = (f"--appearance={first}", f"--structure={second}")
-    run = finish(launcher, workdir, "pairs", output, *flags)
-    assert "notes.txt: skipped: not an image" in run.said()
+    finish(launcher, workdir, "pairs", output, *flags)
+    assert "notes.txt: skipped: not an image" in caplog.text
     names = [f"appearance-red.{suffix}_structure-{gray}.png" for suffix in ("jpg", "png")]
     assert sorted(path.name for path in output.iterdir()) == names
     with Image.open(output / names[0]) as image:
@@ -134,8 +139,7 @@ def test_the_best_checkpoint_paints(launcher, tmp_path):
     fields = {"data.root": str(launcher.data), "data.name": "folder"}
     config, state, _ = save_run(tmp_path / "run", fields)
     save_evaluated(tmp_path / "run", config, (state, state))
-    run = finish(launcher, tmp_path / "run", "swap", tmp_path, "--count=2", "--step=best")
-    assert f"the best checkpoint is of step {BEST}, mAP 0.5000" in run.said()
+    finish(launcher, tmp_path / "run", "swap", tmp_path, "--count=2", "--step=best")
     with Image.open(tmp_path / "swap.png") as figure:
         assert f" step {BEST} " in figure.info["generator"]
 
