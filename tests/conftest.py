@@ -249,6 +249,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # tensorboardX does so where it is first imported, which is in the middle of some test.
+    os.environ.setdefault("CRC32C_SW_MODE", "auto")
     if hasattr(config, "workerinput"):  # a worker of pytest-xdist: its reports go to the first
         return
     if config.option.strict_skips:

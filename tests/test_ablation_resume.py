@@ -19,7 +19,7 @@ LOSSES, SEEDS = ("l1_rmse", "1e38mse"), (0, 1)
 # All terms act from the first step on, so that a loss has one program; that a run has another
 # before its ramps is of test_resume.py.
 TRAINING = (
-    "--config.teacher.total_steps=6",
+    "--config.teacher.total_steps=12",
     "--config.total_steps=20",
     "--config.log.checkpoint_every_steps=4",
     "--config.ramp.start=-2",
@@ -43,7 +43,7 @@ class Interrupted(NamedTuple):
 
     Attributes:
         workdir: its folder.
-        shards: what its two parts printed that were started at once; the first was killed.
+        shards: what its two parts printed; the first was killed while it trained the teacher.
         stopped: what a start printed that SIGTERM ended.
         finished: the results that the last start found, and when they were written.
     """
@@ -56,7 +56,7 @@ class Interrupted(NamedTuple):
 
 @pytest.fixture(scope="module")
 def interrupted(launcher, tmp_path_factory) -> Interrupted:
-    """A study that is killed in its teacher; split, and killed; stopped; killed; finished."""
+    """A study that is split, and killed in its teacher; killed; stopped; killed; finished."""
     workdir = tmp_path_factory.mktemp("interrupted")
     moments = random.Random(0)
 
@@ -67,14 +67,19 @@ def interrupted(launcher, tmp_path_factory) -> Interrupted:
         run.kill()
         assert run.end() == -signal.SIGKILL
 
-    whole = launcher.start(workdir, *FLAGS)
-    kill(whole, lambda: bool(saved_steps(workdir / "teacher", "teacher")))
-    assert "dgnet step 0 evaluated" not in whole.said()
-
-    # The second shard has the loss that diverges, and so comes to its end.
     shards = [launcher.start(workdir, *FLAGS, f"--shard={index}/2") for index in range(2)]
-    kill(shards[0], lambda: bool(saved_steps(run_folder(workdir, "l1_rmse", 0), "dgnet")[1:]))
+    # The first stands still in the teacher's training until the second waits for it.
+    shards[1].send_signal(signal.SIGSTOP)
+    shards[0].wait_until(lambda: bool(saved_steps(workdir / "teacher", "teacher")))
+    shards[0].send_signal(signal.SIGSTOP)
+    shards[1].send_signal(signal.SIGCONT)
+    shards[1].wait_until(lambda: "waiting for the teacher" in shards[1].said())
+    shards[0].send_signal(signal.SIGCONT)
+    kill(shards[0], lambda: True)
     assert shards[1].end() == 0, shards[1].said()
+
+    seed_0 = run_folder(workdir, "l1_rmse", 0)
+    kill(launcher.start(workdir, *FLAGS), lambda: bool(saved_steps(seed_0, "dgnet")[1:]))
 
     stopped = launcher.start(workdir, *FLAGS)
     stopped.wait_until(lambda: trains(stopped))
@@ -119,7 +124,7 @@ def test_a_study_trains_its_teacher_once_and_compiles_each_program_once(uninterr
     # The teacher's step, and one for each loss, whatever the number of seeds.
     assert said.count("Finished tracing step for jit") == 1 + 2
     assert said.count("Compiling jit(step)") == 1 + 2
-    assert said.count("teacher step 6 evaluated") == 1
+    assert said.count("teacher step 12 evaluated") == 1
     assert not (run_folder(uninterrupted, "l1_rmse", 1) / "teacher").exists()
 
 
@@ -174,10 +179,14 @@ def test_sigterm_saves_and_the_study_goes_on(uninterrupted, interrupted):
 
 
 def test_two_shards_at_once_share_one_teacher_and_either_reports_all(uninterrupted, interrupted):
-    said = interrupted.shards
-    assert sum("teacher step 6 evaluated" in text for text in said) == 1
-    # One reports what is over, and the other all: it was killed, and finished the study.
-    assert "Not over yet: l1_rmse seed" in said[1]
+    first, second = interrupted.shards
+    # The second waits for the teacher, and goes on with it when the first is killed.
+    assert "teacher step 0 evaluated" in first
+    assert not re.search(r"teacher step (0|12) evaluated", second[: second.index("waiting for")])
+    assert "teacher: continuing from step" in second
+    assert "teacher step 12 evaluated" in second
+    # It has its own part to report, and the other, which is started again as last of all, all.
+    assert "Not over yet: l1_rmse seed 0, l1_rmse seed 1." in second
     assert tables(interrupted.workdir) == tables(uninterrupted)
 
 
