@@ -115,7 +115,7 @@ def run_two(program: list[str], *arguments: str) -> list[str]:
         for rank in range(2)
     ]
     try:
-        outputs = [process.communicate(timeout=180) for process in processes]
+        outputs = [process.communicate(timeout=PATIENCE) for process in processes]
     finally:
         for process in processes:
             process.kill()
@@ -208,6 +208,16 @@ def refusal(arguments: Sequence[str]) -> str:
 def refusals(command_lines: Sequence[Sequence[str]], devices: int) -> list[str]:
     """`refusal` of each, in one process that sees so many devices."""
     printed = run_script("tests/refused.py", json.dumps(command_lines), devices=devices)
+    return _refused(printed)
+
+
+def refusals_of_two(command_lines: Sequence[Sequence[str]]) -> list[tuple[str, str]]:
+    """`refusal` of each by the first and by the second of two processes, which run all of them."""
+    first, second = run_two(["tests/refused.py"], json.dumps(command_lines))
+    return list(zip(_refused(first), _refused(second), strict=True))
+
+
+def _refused(printed: str) -> list[str]:
     found = [Ended(*ended) for ended in json.loads(printed.splitlines()[-1])]
     for ended in found:
         assert ended.code == 1 and "error: " in ended.said, ended.said
