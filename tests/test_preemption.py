@@ -1,4 +1,7 @@
-"""SIGTERM and Ctrl-C end a run after the step, on all processes after the same one."""
+"""SIGTERM and Ctrl-C end a run after the step, on all processes after the same one.
+
+`test_parallel.py` stops a run of two processes in this way.
+"""
 
 import os
 import signal
@@ -6,7 +9,7 @@ import textwrap
 import threading
 
 import pytest
-from processes import end_together, rows, run_two, saved_steps
+from processes import run_two, saved_steps
 from two_stages import STEPS
 
 from dgnet_jax.runtime.preemption import GracefulStop, Stopped, stopping_at_once
@@ -127,9 +130,6 @@ def test_a_training_and_a_stage_within_heed_a_lost_signal():
             pytest.fail("a stage began though a signal had come")
 
 
-TRAINED = ("train", "dgnet")
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_processes_stop_after_the_same_step_when_one_gets_a_signal(number):
     program = textwrap.dedent(
@@ -210,20 +210,3 @@ def test_processes_stop_after_the_last_step_of_a_stage_that_another_follows(tmp_
     outputs = run_two(program, str(tmp_path), "start")
     assert last_line(outputs) == f"stopped at first {STEPS}"
     assert trained(outputs) == []
-
-
-@pytest.mark.slow
-def test_a_run_of_two_processes_stops_between_teacher_and_dgnet(launcher, tmp_path):
-    # Without ramped terms, whose steps take twice as long to trace before the teacher begins.
-    flags = ["--config.teacher.total_steps=3", "--config.total_steps=40", "--config.ramp.start=50"]
-    runs = launcher.start_two(tmp_path / "run", *flags)
-    runs[0].wait_until(lambda: "teacher step 3 evaluated" in runs[0].said())
-    runs[1].terminate()
-    assert end_together(runs) == [143, 143], runs[0].said() + runs[1].said()
-    ends = {run.said().splitlines()[-1] for run in runs}
-    assert len(ends) == 1
-    assert "SIGTERM: stopped and saved at step" in ends.pop()
-    steps = [step for kind, stage, step in rows(tmp_path / "run") if (kind, stage) == TRAINED]
-    # jax looks for the signal once a second, in which a step may begin; with the steps of one stage
-    # alone they would stop at the step that the teacher ended with.
-    assert max(steps, default=0) < 3
