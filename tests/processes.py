@@ -169,8 +169,8 @@ class Ended(NamedTuple):
 def launch_here(arguments: Sequence[str]) -> Ended:
     """What `python launch.py ARGUMENTS` comes to, without a process of its own.
 
-    For what it refuses: an exception that a process would end with in a traceback is raised, and
-    `said` has no lines of the log.
+    An exception that a process would end with in a traceback is raised, and `said` has no lines of
+    the log.
     """
     import launch
 
@@ -199,29 +199,38 @@ def launch_here(arguments: Sequence[str]) -> Ended:
 
 def refusal(arguments: Sequence[str]) -> str:
     """The message that `launch.py` ends with, on one line or more; fails if it ends well."""
-    ended = launch_here(arguments)
-    assert ended.code == 1, ended.said
-    assert "error: " in ended.said, ended.said
-    return ended.said
+    return _message(launch_here(arguments))
+
+
+def launches(
+    command_lines: Sequence[Sequence[str]],
+    devices: int,
+    environment: dict[str, str] | None = None,
+) -> list[Ended]:
+    """How they end, one after another in one process that sees so many devices."""
+    lines = json.dumps(command_lines)
+    return _ends(run_script("tests/launches.py", lines, devices=devices, environment=environment))
 
 
 def refusals(command_lines: Sequence[Sequence[str]], devices: int) -> list[str]:
     """`refusal` of each, in one process that sees so many devices."""
-    printed = run_script("tests/refused.py", json.dumps(command_lines), devices=devices)
-    return _refused(printed)
+    return [_message(ended) for ended in launches(command_lines, devices)]
 
 
 def refusals_of_two(command_lines: Sequence[Sequence[str]]) -> list[tuple[str, str]]:
     """`refusal` of each by the first and by the second of two processes, which run all of them."""
-    first, second = run_two(["tests/refused.py"], json.dumps(command_lines))
-    return list(zip(_refused(first), _refused(second), strict=True))
+    printed = run_two(["tests/launches.py"], json.dumps(command_lines))
+    first, second = (map(_message, _ends(text)) for text in printed)
+    return list(zip(first, second, strict=True))
 
 
-def _refused(printed: str) -> list[str]:
-    found = [Ended(*ended) for ended in json.loads(printed.splitlines()[-1])]
-    for ended in found:
-        assert ended.code == 1 and "error: " in ended.said, ended.said
-    return [ended.said for ended in found]
+def _ends(printed: str) -> list[Ended]:
+    return [Ended(*ended) for ended in json.loads(printed.splitlines()[-1])]
+
+
+def _message(ended: Ended) -> str:
+    assert ended.code == 1 and "error: " in ended.said, ended.said
+    return ended.said
 
 
 class Launcher:

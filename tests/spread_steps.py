@@ -2,8 +2,8 @@
 
 `python tests/spread_steps.py OUT.npz` is a process of its own: the number of devices is fixed when
 jax starts. It needs JAX_ENABLE_X64=1. OUT holds arrays named "case/form/path": the new state and
-the losses of each of `CASES` in the forms "pmap" and, for the teacher, "mesh" on the devices, and
-"by hand" on one.
+the losses of each of `CASES` in the forms "pmap" and, for the teacher, "mesh" on the devices, "by
+hand" on one, and, for the teacher, "one device" without that splitting.
 """
 
 import sys
@@ -162,6 +162,8 @@ def run_case(name: str) -> dict[str, Arrays]:
         compiled = pool.submit(lowered.compile)
         found = {form: spread(form, case) for form in forms}
     found["by hand"] = compiled.result()(*arguments)
+    if name == TEACHER:
+        found["one device"] = jax.jit(case.make(None))(*arguments)
     return {
         form: {
             jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf)

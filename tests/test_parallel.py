@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from processes import Run, end_together, refusals, rows, saved_steps
+from processes import Run, end_together, rows, saved_steps
 from tiny import IDENTITIES, tiny_config, tiny_state
 
 from dgnet_jax.errors import InputError
@@ -105,14 +105,3 @@ def test_other_numbers_of_devices_and_processes_in_turn_train_as_one_device_does
 def test_a_batch_has_to_divide_over_the_devices(size):
     with pytest.raises(InputError, match="--config.batch_size: a batch of"):
         place().check_batch("batch_size", size)
-
-
-@pytest.mark.slow
-def test_a_batch_that_does_not_divide_is_refused_before_anything_starts(launcher, tmp_path):
-    line = launcher.arguments(tmp_path / "new", "--config.batch_size=6")
-    (said,) = refusals([line], devices=8)
-    assert said.splitlines()[-1] == (
-        "error: --config.batch_size: a batch of 6 does not divide over 8 devices; "
-        "use a multiple of 8"
-    )
-    assert not (tmp_path / "new").exists()

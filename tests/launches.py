@@ -1,8 +1,8 @@
 """Prints what command lines of launch.py end with, as JSON: a list of [exit code, text].
 
-`python tests/refused.py JSON` takes a list of lists of arguments. One process is enough for all
-that are refused on a number of devices which the tests' own process does not have.
-`python tests/refused.py PROCESS PORT JSON` is one of two processes, which run each line together.
+`python tests/launches.py JSON` takes a list of lists of arguments and runs one after another. The
+number of devices is that of the process, which the tests' own does not have.
+`python tests/launches.py PROCESS PORT JSON` is one of two processes, which run each line together.
 """
 
 import json
