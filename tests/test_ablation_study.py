@@ -30,13 +30,13 @@ class Trainer:
     """Stands for `trainer`: remembers what it checks and trains, fails where it is told to."""
 
     def __init__(self) -> None:
-        self.checked: list[tuple[str, bool]] = []
+        self.checked: list[tuple[str, int | None]] = []
         self.runs: list[tuple[str, int]] = []
         self.measured: list[tuple[str, int]] = []
         self.fails: dict[tuple[str, int], BaseException] = {}
 
-    def check_run(self, config: Any, session: Any, *, fresh: bool) -> None:
-        self.checked.append((config.reconstruction_loss, fresh))
+    def check_run(self, config: Any, session: Any, *, saved: int | None) -> None:
+        self.checked.append((config.reconstruction_loss, saved))
 
     def train(self, config: Any, workdir: Path, *, session: Any, progress: Any) -> dict[str, float]:
         work_directory.unlock(work_directory.prepare(workdir, config, RESUMABLE))
@@ -82,7 +82,7 @@ def diverging(step: int) -> DivergedError:
 
 def test_every_loss_is_run_with_every_seed(trainer, tmp_path):
     rows = make(tmp_path).run()
-    assert trainer.checked == [("l1", True), ("l1_rmse", True)]
+    assert trainer.checked == [("l1", None), ("l1_rmse", None)]
     assert trainer.runs == [("l1", 0), ("l1_rmse", 0), ("l1", 1), ("l1_rmse", 1)]
     assert [(row["loss"], row["expression"], row["seed"], row["status"]) for row in rows] == [
         ("l1", "l1", 0, "finished"),

@@ -11,6 +11,7 @@ from tiny import tiny_config
 from dgnet_jax.ablation import Study, study
 from dgnet_jax.data.synthetic import draw_dataset
 from dgnet_jax.errors import InputError
+from dgnet_jax.runtime.checkpoints import last_saved
 from dgnet_jax.training import session, trainer
 
 
@@ -48,14 +49,14 @@ def train(root: Path, workdir: Path, fields: dict[str, Any]) -> None:
     trainer.train(config, workdir)
 
 
-@pytest.mark.parametrize("broken", [{0}, {7}, set()])
-def test_the_first_and_the_last_step_are_traced(monkeypatch, root, tmp_path, broken):
-    """With a step that cannot be traced where it has the terms that `broken` steps have."""
-    fields = {"total_steps": 8, "ramp.start": 4}
-    terms = [session.active_terms(tiny_config(fields), step) for step in sorted(broken)]
-    assert session.active_terms(tiny_config(fields), 0) != session.active_terms(
-        tiny_config(fields), 7
-    )
+STEPS = {"total_steps": 8, "ramp.start": 4}
+
+
+def break_steps(monkeypatch: pytest.MonkeyPatch, broken: set[int]) -> None:
+    """Steps with the terms that these have cannot be traced."""
+    config = tiny_config(STEPS)
+    terms = [session.active_terms(config, step) for step in sorted(broken)]
+    assert session.active_terms(config, 0) != session.active_terms(config, 7)
     original = session.make_train_step
 
     def make(config: Any, networks: Any, optimizers: Any, active: Any, *rest: Any) -> Any:
@@ -68,9 +69,34 @@ def test_the_first_and_the_last_step_are_traced(monkeypatch, root, tmp_path, bro
         return original(config, networks, optimizers, active, *rest)
 
     monkeypatch.setattr(session, "make_train_step", make)
+
+
+@pytest.mark.parametrize("broken", [{0}, {7}, set()])
+def test_the_first_and_the_last_step_are_traced(monkeypatch, root, tmp_path, broken):
+    break_steps(monkeypatch, broken)
     expected = pytest.raises(ValueError, match="shapes do not fit")
     with expected if broken else pytest.raises(TeacherBegunError):
-        train(root, tmp_path / "run", fields)
+        train(root, tmp_path / "run", STEPS)
+
+
+def test_the_last_checkpoint_is_found_without_opening_the_folder(tmp_path):
+    assert last_saved(tmp_path / "checkpoints") is None
+    for name in ("2", "10", "11.orbax-checkpoint-tmp-0"):
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+    assert last_saved(tmp_path / "checkpoints") == 10
+
+
+@pytest.mark.parametrize(("saved", "broken"), [(7, {0}), (7, {7}), (8, {0, 7})])
+def test_a_run_that_goes_on_traces_what_it_has_left(monkeypatch, root, saved, broken):
+    """The steps after the ramps, or none where the last step is done."""
+    break_steps(monkeypatch, broken)
+    config = tiny_config({"data.name": "folder", "data.root": str(root), **STEPS})
+    config = trainer.checked(config)
+    if (saved, broken) == (7, {7}):
+        with pytest.raises(ValueError, match="shapes do not fit"):
+            trainer.check_run(config, session.Session(config), saved=saved)
+    else:
+        assert trainer.check_run(config, session.Session(config), saved=saved).step.shape == ()
 
 
 def backbone(path: Path) -> str:

@@ -73,6 +73,7 @@ from dgnet_jax.evaluation.variants import Metrics, main_variant
 from dgnet_jax.inference import TeacherModel, load_model, load_teacher
 from dgnet_jax.models import Variables, build_teacher
 from dgnet_jax.runtime import workdir as work_directory
+from dgnet_jax.runtime.checkpoints import last_saved
 from dgnet_jax.runtime.devices import on_first_process, use_compilation_cache
 from dgnet_jax.runtime.paths import user_path
 from dgnet_jax.runtime.preemption import Stopped, stopping_at_once
@@ -241,8 +242,8 @@ class Study:
         real = self._real_images(session)
         for point, seed in {point.label: (point, seed) for point, seed in waiting}.values():
             point.register()
-            fresh = not stage_directory(self._folder(point, seed), DGNET_STAGE).exists()
-            trainer.check_run(checked(self._config_of(point, seed)), session, fresh=fresh)
+            saved = last_saved(stage_directory(self._folder(point, seed), DGNET_STAGE))
+            trainer.check_run(checked(self._config_of(point, seed)), session, saved=saved)
             check()
         self._save_plan()
         check()

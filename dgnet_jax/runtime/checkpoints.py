@@ -62,6 +62,17 @@ class _Manager(ocp.CheckpointManager):
         return False
 
 
+def last_saved(directory: Path) -> int | None:
+    """The step of the last complete checkpoint in a folder, which is not opened; None for none.
+
+    Whether it can be restored shows when it is.
+    """
+    if not directory.is_dir():
+        return None
+    steps = (int(path.name) for path in directory.iterdir() if path.name.isdecimal())
+    return max(steps, default=None)
+
+
 class Checkpoints:
     """The checkpoints in one folder. A context manager: leaving it waits for the last save.
 

@@ -134,8 +134,8 @@ class Session:
             self._steps[key] = self.placement.compile_step(make, arguments=4, batch_argument=2)
         return self._steps[key]
 
-    def check_steps(self, config: ml_collections.ConfigDict, state: TrainState) -> None:
-        """Traces the first and the last step of a run: what does not fit raises here, not later.
+    def check_steps(self, config: ml_collections.ConfigDict, state: TrainState, first: int) -> None:
+        """Traces the next and the last step of a run: what does not fit raises here, not later.
 
         jax keeps what it has traced for the steps themselves, so that on one mesh this costs
         nothing but that it comes first.
@@ -143,7 +143,10 @@ class Session:
         Args:
             config: of the run.
             state: shapes and types of its state.
+            first: the 0-based step that it goes on with. A run that is over has nothing to trace.
         """
+        if first >= config.total_steps:
+            return
         cache = config.data.cache_height, config.data.cache_width
         rows = config.batch_size
         images = jnp.zeros((2, config.data.height, config.data.width, 3))
@@ -157,7 +160,7 @@ class Session:
             },
             self.placement.abstract(seed_key(config)),
         )
-        for step in (0, config.total_steps - 1):
+        for step in (first, config.total_steps - 1):
             self.placement.trace_step(self.step(config, step), arguments)
 
     def check_batches(self) -> None:

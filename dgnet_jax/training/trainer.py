@@ -25,6 +25,7 @@ from dgnet_jax.inference import load_teacher
 from dgnet_jax.models import Networks, Variables
 from dgnet_jax.models.initialization import init_parameters
 from dgnet_jax.runtime import workdir as work_directory
+from dgnet_jax.runtime.checkpoints import last_saved
 from dgnet_jax.runtime.devices import (
     Placement,
     on_first_process,
@@ -134,13 +135,15 @@ def check_pretrained(config: ml_collections.ConfigDict, state: TrainState) -> No
     load_backbone(config.pretrained, blank)
 
 
-def check_run(config: ml_collections.ConfigDict, session: Session, *, fresh: bool) -> TrainState:
+def check_run(
+    config: ml_collections.ConfigDict, session: Session, *, saved: int | None
+) -> TrainState:
     """Finds out before the teacher is trained what a run would stumble over after it.
 
     Args:
         config: of the run, as `checked` returns it.
         session: that it will train in; keeps the steps that are traced here.
-        fresh: whether it begins at step 0, and so reads what E_a starts from.
+        saved: the step that it goes on from; None if it begins, and so reads what E_a starts from.
 
     Returns:
         The shapes and types of the run's state.
@@ -155,9 +158,9 @@ def check_run(config: ml_collections.ConfigDict, session: Session, *, fresh: boo
         partial(blank_state, config, session.networks, session.optimizers),
         jax.random.key(config.seed),
     )
-    session.check_steps(config, abstract)
+    session.check_steps(config, abstract, saved or 0)
     PairSampler(session.data.train_labels, config.batch_size, config.seed)
-    if fresh:
+    if saved is None:
         check_pretrained(config, abstract)
     return abstract
 
@@ -256,8 +259,8 @@ def train(
     session.check(config)
     placement = session.placement
     data, networks, optimizers = session.data, session.networks, session.optimizers
-    fresh = not stage_directory(user_path(workdir), DGNET_STAGE).exists()
-    abstract = check_run(config, session, fresh=fresh)
+    saved = last_saved(stage_directory(user_path(workdir), DGNET_STAGE))
+    abstract = check_run(config, session, saved=saved)
     may_differ = RESUMABLE if session.teacher is None else (*RESUMABLE, "teacher.checkpoint")
     workdir = work_directory.prepare(workdir, config, may_differ, default_config())
     try:
