@@ -29,17 +29,17 @@ CACHE = "JAX_COMPILATION_CACHE_DIR"
 # Files that take minutes, longest first: several processes begin with them, so that none is left
 # with one at the end.
 LONGEST = (
-    "test_fid_command.py",
-    "test_train_step.py",
     "test_pmap.py",
     "test_ablation_resume.py",
-    "test_device_lease.py",
-    "test_parallel.py",
     "test_resume.py",
-    "test_first_process.py",
-    "test_generate_command.py",
-    "test_preemption.py",
+    "test_parallel.py",
+    "test_train_step.py",
+    "test_device_lease.py",
     "test_convert_files.py",
+    "test_ablation_report.py",
+    "test_generate_command.py",
+    "test_accelerators.py",
+    "test_first_process.py",
 )
 
 # Modules and packages whose functions say the shapes of their arrays. The annotations of all their
