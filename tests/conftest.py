@@ -65,10 +65,15 @@ if importlib.util.find_spec("beartype"):
 def _process_wide() -> dict[str, object]:
     """What a test could change for the tests after it in the same process."""
     handlers = {sign.name: signal.getsignal(sign) for sign in (signal.SIGINT, signal.SIGTERM)}
-    flags = {name: jax.config.read(name) for name in ("jax_enable_x64",)}
     # pytest's own, of the phase that the test is in.
     variables = {key: value for key, value in os.environ.items() if key != "PYTEST_CURRENT_TEST"}
-    return {"folder": os.getcwd(), "umask": _umask(), **handlers, **flags, **variables}
+    return {
+        "folder": os.getcwd(),
+        "umask": _umask(),
+        "x64": jax.config.read("jax_enable_x64"),
+        **handlers,
+        **variables,
+    }
 
 
 def _umask() -> int:
@@ -249,7 +254,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # tensorboardX does so where it is first imported, which is in the middle of some test.
+    # tensorboardX sets this where it is first imported, which is in the middle of some test.
     os.environ.setdefault("CRC32C_SW_MODE", "auto")
     if hasattr(config, "workerinput"):  # a worker of pytest-xdist: its reports go to the first
         return

@@ -98,6 +98,20 @@ def test_every_loss_is_run_with_every_seed(trainer, tmp_path):
     assert (tmp_path / "study" / "tables" / "fusions.tex").is_file()
 
 
+@pytest.mark.parametrize(
+    ("saved", "checked"),
+    [({}, None), ({0: 0}, None), ({1: 0}, None), ({0: 8, 1: 4}, 4), ({0: 4, 1: 8}, 4)],
+)
+def test_of_a_losss_runs_the_one_with_the_most_steps_left_is_checked(
+    trainer, tmp_path, saved, checked
+):
+    for seed, step in saved.items():
+        run = tmp_path / "study" / "runs" / "l1" / f"seed_{seed}"
+        (run / "dgnet" / "checkpoints" / str(step)).mkdir(parents=True)
+    make(tmp_path, ["l1"]).run()
+    assert trainer.checked == [("l1", checked)]
+
+
 def test_runs_share_the_studys_teacher(trainer, tmp_path):
     make(tmp_path).run()
     config = work_directory.load_config(tmp_path / "study" / "runs" / "l1" / "seed_1")

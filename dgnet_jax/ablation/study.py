@@ -240,10 +240,17 @@ class Study:
         session = self._session = Session(self.config)
         # Before anything is written: what is wrong with a run comes before the teacher is trained.
         real = self._real_images(session)
-        for point, seed in {point.label: (point, seed) for point, seed in waiting}.values():
+
+        def done(run: tuple[Point, int]) -> int:
+            saved = self._saved(*run)
+            return -1 if saved is None else saved
+
+        # One run a loss, the one with the most steps left: it has those of the others too.
+        last_first = sorted(waiting, key=done, reverse=True)
+        for point, seed in {point.label: (point, seed) for point, seed in last_first}.values():
             point.register()
-            saved = last_saved(stage_directory(self._folder(point, seed), DGNET_STAGE))
-            trainer.check_run(checked(self._config_of(point, seed)), session, saved=saved)
+            config, saved = checked(self._config_of(point, seed)), self._saved(point, seed)
+            trainer.check_run(config, session, saved=saved)
             check()
         self._save_plan()
         check()
@@ -270,6 +277,10 @@ class Study:
                 else:
                     progress.end()
                     self.save_results()
+
+    def _saved(self, point: Point, seed: int) -> int | None:
+        """The step that a run goes on from; None if it has saved nothing."""
+        return last_saved(stage_directory(self._folder(point, seed), DGNET_STAGE))
 
     def _run_one(
         self,
