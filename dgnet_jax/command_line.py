@@ -55,6 +55,25 @@ class StepParser(flags.ArgumentParser["Step"]):
         return "step"
 
 
+class LossListParser(flags.ArgumentParser[list[str]]):
+    """absl's parser of a list of losses: commas within parentheses separate parameters."""
+
+    syntactic_help = "losses separated by commas, such as l1,barron(alpha=0,c=0.1)"
+
+    def parse(self, argument: str | list[str]) -> list[str]:
+        return argument if isinstance(argument, list) else config.split_list(argument)
+
+    def flag_type(self) -> str:
+        return "list of losses"
+
+
+class LossListSerializer(flags.ArgumentSerializer[list[str]]):
+    """Writes what `LossListParser` reads."""
+
+    def serialize(self, value: list[str]) -> str:
+        return ",".join(value)
+
+
 @dataclass(frozen=True)
 class Command:
     """What a command line of `launch.py` asks for: the flags of `define_flags`, by their names.
@@ -110,11 +129,13 @@ def define_flags() -> None:
     )
     _define_process_flags()
     _define_generate_flags()
-    flags.DEFINE_list(
+    flags.DEFINE(
+        LossListParser(),
         "losses",
         ["all"],
         "--mode=ablate: names or expressions, separated by commas; all is the thesis's seven "
         "losses and five fusions.",
+        serializer=LossListSerializer(),
     )
     flags.DEFINE_list("seeds", ["0"], "--mode=ablate: seeds, such as 0,1,2.")
     flags.DEFINE_string(

@@ -38,13 +38,13 @@ def apply_variant(
 
     Args:
         config: changed in place.
-        variant: a reconstruction loss, then flags, separated by commas; all may be left out.
+        variant: a reconstruction loss, then flags, see `split_list`; all may be left out.
         flags: name to a function that changes the config.
 
     Raises:
         InputError: an unknown loss or flag; lists the known ones and suggests the nearest.
     """
-    words = [word.strip() for word in variant.split(",") if word.strip()]
+    words = split_list(variant)
     for index, word in enumerate(words):
         if word in flags:
             flags[word](config)
@@ -60,6 +60,21 @@ def apply_variant(
                 "The reconstruction loss comes first, flags after it: 'l1_rmse,small'."
             )
     return config
+
+
+def split_list(text: str) -> list[str]:
+    """The words between commas; those within parentheses, of a loss's parameters, separate nothing.
+
+    "barron(alpha=0,c=0.1), small" is ["barron(alpha=0,c=0.1)", "small"]. Empty words are left out.
+    """
+    words, depth = [""], 0
+    for character in text:
+        depth = max(0, depth + {"(": 1, ")": -1}.get(character, 0))
+        if character == "," and depth == 0:
+            words.append("")
+        else:
+            words[-1] += character
+    return [word.strip() for word in words if word.strip()]
 
 
 def trained_config(workdir: str | Path) -> ml_collections.ConfigDict:

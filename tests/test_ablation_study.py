@@ -14,7 +14,7 @@ import pytest
 from tiny import tiny_config
 
 from dgnet_jax import losses
-from dgnet_jax.ablation import Study, study
+from dgnet_jax.ablation import Study, runner
 from dgnet_jax.ablation.progress import StudyProgress, WallTime
 from dgnet_jax.ablation.results import FIELDS, write_result
 from dgnet_jax.errors import DivergedError, InputError
@@ -52,20 +52,20 @@ class Trainer:
 @pytest.fixture
 def trainer(monkeypatch: pytest.MonkeyPatch) -> Trainer:
     trainer = Trainer()
-    monkeypatch.setattr(study, "trainer", trainer)
+    monkeypatch.setattr(runner, "trainer", trainer)
     session = SimpleNamespace(data=None, teacher=None)
-    monkeypatch.setattr(study, "Session", lambda config: session)
-    monkeypatch.setattr(Study, "_teacher", lambda self, session: None)
+    monkeypatch.setattr(runner, "Session", lambda config: session)
+    monkeypatch.setattr(runner.Runner, "_teacher", lambda self, session: None)
     monkeypatch.setattr(losses, "_FUNCTIONS", dict(losses._FUNCTIONS))
 
-    monkeypatch.setattr(study, "real_images", lambda *arguments, cache: None)
+    monkeypatch.setattr(runner, "real_images", lambda *arguments, cache: None)
 
     def measure(config: Any, folder: Path, data: Any, metrics: Any, real: Any) -> dict[str, Any]:
         trainer.measured.append((config.reconstruction_loss, config.seed))
         found = {"rank1": metrics["rank1"], "mAP": metrics["mAP"], "generated": 10, "real": 10}
         return found | ({"dims": 64, "fid_png": 100.0 + config.seed} if config.inception else {})
 
-    monkeypatch.setattr(study, "measure", measure)
+    monkeypatch.setattr(runner, "measure", measure)
     return trainer
 
 
@@ -243,7 +243,7 @@ def test_what_cannot_be_measured_is_refused_before_the_first_run(trainer, tmp_pa
     def fail(*arguments: Any, cache: Path) -> None:
         raise InputError("--config.inception: no such file")
 
-    monkeypatch.setattr(study, "real_images", fail)
+    monkeypatch.setattr(runner, "real_images", fail)
     with pytest.raises(InputError, match="--config.inception"):
         make(tmp_path).run()
     assert trainer.runs == []
@@ -320,9 +320,9 @@ def test_a_signal_whose_exception_is_lost_stops_the_study_all_the_same(
 ):
     """...after the stage that it came in; the study then goes on with the rest."""
     where = {
-        "teacher": (Study, "_teacher"),
+        "teacher": (runner.Runner, "_teacher"),
         "training": (trainer, "train"),
-        "measuring": (study, "measure"),
+        "measuring": (runner, "measure"),
     }[stage]
     plain = getattr(*where)
 

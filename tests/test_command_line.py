@@ -12,6 +12,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 from test_evaluator import STEP, TRAINED_WITH, people, run, strangers  # noqa: F401
+from tiny import tiny_config
 
 import launch
 from configs import trained
@@ -24,6 +25,7 @@ from dgnet_jax.command_line import (
     given_command,
     parse_step,
 )
+from dgnet_jax.config import apply_variant
 from dgnet_jax.config_fields import described
 from dgnet_jax.data.readers.datasets import load_dataset
 from dgnet_jax.errors import InputError
@@ -264,3 +266,29 @@ def test_options_of_generation_have_the_defaults_of_their_flags() -> None:
     for field in dataclasses.fields(GenerateOptions):
         default = flags.FLAGS[field.name].default
         assert (tuple(default) if isinstance(default, list) else default) == field.default
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("l1,l1_rmse,0.5*l1+2*rmse", ["l1", "l1_rmse", "0.5*l1+2*rmse"]),
+        ("barron(alpha=0,c=0.1), small", ["barron(alpha=0,c=0.1)", "small"]),
+        ("l1,huber(delta=0.1:2),2*f((1,2),3)", ["l1", "huber(delta=0.1:2)", "2*f((1,2),3)"]),
+        (" , l1,, ", ["l1"]),
+        ("a(1,2", ["a(1,2"]),
+        ("a),b", ["a)", "b"]),
+        ("", []),
+    ],
+)
+def test_commas_within_parentheses_separate_no_losses(given, text, words):
+    config = f"--config={REPOSITORY}/configs/market.py:l1"
+    assert given(config, "--mode=ablate", f"--losses={text}").losses == words
+    flag = flags.FLAGS["losses"]
+    assert flag.parser.parse(flag.serializer.serialize(words)) == words
+
+
+def test_a_variant_s_loss_may_have_commas_within_parentheses():
+    config = tiny_config()
+    with pytest.raises(InputError, match=r"barron\(alpha=0,c=0.1\)") as caught:
+        apply_variant(config, "nothing_barron(alpha=0,c=0.1),small", {"small": print})
+    assert "nothing_barron(alpha=0,c=0.1),small" not in str(caught.value)

@@ -164,3 +164,37 @@ def test_a_run_that_goes_on_restores_its_state_without_making_a_first_one(tmp_pa
     seen: list[int] = []
     state, _ = run_stage(stage(0, seen)._replace(initial=moved_away), tmp_path, tiny_config())
     assert (int(state["step"]), seen) == (5, [3, 4, 5])
+
+
+def test_every_evaluation_is_handed_on_with_its_step(tmp_path: Path):
+    handed: list[tuple[int, dict[str, float]]] = []
+
+    def hand(done: int, metrics: dict[str, float]) -> None:
+        handed.append((done, metrics))
+
+    run_stage(stage(0, [])._replace(evaluated=hand, evaluate_every=2), tmp_path, tiny_config())
+    assert handed == [(done, {"mAP": 0.5}) for done in (0, 2, 4, 5)]
+
+
+def test_a_run_that_an_evaluation_ends_can_be_continued_from_there(tmp_path: Path):
+    class Enough(Exception):
+        pass
+
+    handed: list[int] = []
+
+    def end(done: int, metrics: dict[str, float]) -> None:
+        handed.append(done)
+        if done == 2:
+            raise Enough
+
+    ending = stage(0, [])._replace(evaluated=end)
+    for _ in range(2):  # the second start ends where the first did, before another step
+        with pytest.raises(Enough):
+            run_stage(ending, tmp_path, tiny_config())
+    assert handed == [0, 1, 2, 2]
+    with Checkpoints(stage_directory(tmp_path, "stage"), read_only=True) as checkpoints:
+        assert checkpoints.latest_step() == 2
+        assert checkpoints.metrics(2) == {"mAP": 0.5}
+    seen: list[int] = []
+    state, _ = run_stage(stage(0, seen), tmp_path, tiny_config())
+    assert (int(state["step"]), seen) == (5, [3, 4, 5])

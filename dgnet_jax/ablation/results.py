@@ -16,7 +16,7 @@ from dgnet_jax.runtime.reading import Count, Number, check_shape, read_json
 Row = dict[str, Any]
 
 RUNS, RESULT_FILE = "runs", "result.json"
-FINISHED, DIVERGED = "finished", "diverged"
+FINISHED, DIVERGED, PRUNED = "finished", "diverged", "pruned"
 RANKING = ("rank1", "rank5", "rank10", "rank20", "mAP", "mAP_standard", "mINP")
 COUNTS = ("queries", "gallery")
 IMAGES = (
@@ -59,6 +59,7 @@ FIELDS = (
 
 loss, expression: the label and the sum that it stands for ("custom" for a user's function).
 diverged_step, diverged_loss: of a run whose `status` is "diverged", else null.
+steps: of training, of a run that diverged or that a search has pruned those to its end.
 wall_seconds: of training and measuring, over all restarts.
 Ranking metrics are shares of 1, of the main row; image metrics as of
 `evaluation.generated_images.evaluate_generated` and, of a drawn data set, of
@@ -74,7 +75,7 @@ class _Fields(TypedDict):
     loss: str
     expression: str
     seed: Count
-    status: Literal["finished", "diverged"]
+    status: Literal["finished", "diverged", "pruned"]
     diverged_step: NotRequired[Count | None]
     diverged_loss: NotRequired[str | None]
     steps: NotRequired[Count | None]

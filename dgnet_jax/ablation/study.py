@@ -20,20 +20,12 @@ machines comes to the results of one that was not. Its folder:
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import ml_collections
 from absl import logging
 
-from dgnet_jax.ablation.plan import (
-    MAY_DIFFER,
-    RUN_MAY_DIFFER,
-    STUDY_FILE,
-    read_plan,
-    refuse_other_plan,
-    save_plan,
-)
+from dgnet_jax.ablation.plan import STUDY_FILE, read_plan, refuse_other_plan, save_plan
 from dgnet_jax.ablation.points import (
     ALL,
     LossSpec,
@@ -44,45 +36,20 @@ from dgnet_jax.ablation.points import (
     choose_seeds,
     known_points,
 )
-from dgnet_jax.ablation.progress import StudyProgress, WallTime
+from dgnet_jax.ablation.progress import StudyProgress
 from dgnet_jax.ablation.rendering import to_markdown, write_tables
-from dgnet_jax.ablation.results import (
-    COUNTS,
-    DIVERGED,
-    FINISHED,
-    IMAGES,
-    RANKING,
-    Row,
-    read_result,
-    read_results,
-    run_directory,
-    write_result,
-    write_results,
-)
-from dgnet_jax.ablation.shared_teacher import study_teacher
+from dgnet_jax.ablation.results import Row, read_results, write_results
+from dgnet_jax.ablation.runner import Runner, check_trains_dgnet
 from dgnet_jax.ablation.summary import summarise
 from dgnet_jax.ablation.tables import study_tables
-from dgnet_jax.config import default_config, stored_config
+from dgnet_jax.config import stored_config
 from dgnet_jax.config_fields import checked
-from dgnet_jax.data.pipeline import ReidData
-from dgnet_jax.errors import DivergedError, InputError
-from dgnet_jax.evaluation.generated_images import FeatureFn, RealImages
-from dgnet_jax.evaluation.image_metrics import measure_against, real_images
-from dgnet_jax.evaluation.retrieval import rank_data
-from dgnet_jax.evaluation.variants import Metrics, main_variant
-from dgnet_jax.inference import TeacherModel, load_model, load_teacher
-from dgnet_jax.models import Variables, build_teacher
+from dgnet_jax.errors import InputError
 from dgnet_jax.runtime import workdir as work_directory
-from dgnet_jax.runtime.checkpoints import last_saved
 from dgnet_jax.runtime.devices import on_first_process, use_compilation_cache
 from dgnet_jax.runtime.paths import user_path
-from dgnet_jax.runtime.preemption import Stopped, stopping_at_once
-from dgnet_jax.runtime.provenance import git_commit, provenance
-from dgnet_jax.runtime.workdir import DGNET_STAGE, InUseError, stage_directory
-from dgnet_jax.training import trainer
-from dgnet_jax.training.session import Session
-
-TEACHER, FEATURES = "teacher", "real_features.npz"
+from dgnet_jax.runtime.preemption import stopping_at_once
+from dgnet_jax.runtime.workdir import InUseError
 
 
 class Study:
@@ -121,17 +88,13 @@ class Study:
             InputError: an unknown loss, a wrong seed, or a configuration that trains no DG-Net.
         """
         config = checked(config)
-        if config.baseline or config.data.generated:
-            raise InputError("--mode=ablate trains DG-Net on real images, not the re-ID baseline")
-        if config.released:
-            raise InputError("--config.released: a study measures what it trains; leave it empty")
+        check_trains_dgnet(config, "ablate")
         self.config = config
         self.points = choose_losses(losses)
         self.seeds = choose_seeds(seeds)
         self.workdir = user_path(workdir).absolute()
         self.shard = check_shard(shard)
-        self._session: Session | None = None
-        self._commit = git_commit()
+        self._runner = Runner(config, self.workdir)
 
     @classmethod
     def load(cls, workdir: str | Path) -> "Study":
@@ -170,7 +133,7 @@ class Study:
         use_compilation_cache()
         on_first_process(self._refuse_other)
         pairs = assign(self.points, self.seeds, self.shard)
-        waiting = [pair for pair in pairs if not self._is_over(*pair)]
+        waiting = [pair for pair in pairs if not self._runner.is_over(*pair)]
         with stopping_at_once() as check:
             if waiting:
                 self._run(waiting, len(pairs), check)
@@ -230,33 +193,29 @@ class Study:
         from dgnet_jax.ablation.report import write_report
 
         rows = self.save_results()
-        images = None if self._session is None else self._session.data.train_images
+        session = self._runner.session
+        images = None if session is None else session.data.train_images
         damaged = read_results(self.workdir).damaged
         return write_report(self.workdir, rows, self.config, damaged, train_images=images)
 
     def _run(
         self, waiting: Sequence[tuple[Point, int]], planned: int, check: Callable[[], None]
     ) -> None:
-        session = self._session = Session(self.config)
         # Before anything is written: what is wrong with a run comes before the teacher is trained.
-        real = self._real_images(session)
+        self._runner.begin()
 
         def done(run: tuple[Point, int]) -> int:
-            saved = self._saved(*run)
+            saved = self._runner.saved(*run)
             return -1 if saved is None else saved
 
         # One run a loss, the one with the most steps left: it has those of the others too.
         last_first = sorted(waiting, key=done, reverse=True)
         for point, seed in {point.label: (point, seed) for point, seed in last_first}.values():
-            point.register()
-            config, saved = checked(self._config_of(point, seed)), self._saved(point, seed)
-            trainer.check_run(config, session, saved=saved)
+            self._runner.check(point, seed)
             check()
         self._save_plan()
         check()
-        session.teacher = self._teacher(session)
-        if real is not None:
-            real.teacher = self._evaluator(session)
+        self._runner.share_teacher()
         with StudyProgress(
             planned,
             self.config.total_steps,
@@ -265,111 +224,18 @@ class Study:
         ) as progress:
             for point, seed in waiting:
                 check()
-                if self._is_over(point, seed):  # another process has run it meanwhile
+                if self._runner.is_over(point, seed):  # another process has run it meanwhile
                     progress.skip()
                     continue
                 progress.begin(point.label, seed)
                 try:
-                    self._run_one(point, seed, session, real, progress, check)
+                    self._runner.run(point, seed, progress, check)
                 except InUseError as error:
                     logging.warning("%s, seed %d is left out: %s", point.label, seed, error)
                     progress.skip()
                 else:
                     progress.end()
                     self.save_results()
-
-    def _saved(self, point: Point, seed: int) -> int | None:
-        """The step that a run goes on from; None if it has saved nothing."""
-        return last_saved(stage_directory(self._folder(point, seed), DGNET_STAGE))
-
-    def _run_one(
-        self,
-        point: Point,
-        seed: int,
-        session: Session,
-        real: RealImages | None,
-        progress: StudyProgress,
-        check: Callable[[], None],
-    ) -> None:
-        config, folder = self._config_of(point, seed), self._folder(point, seed)
-        clock = WallTime(folder)
-
-        def follow(done: int) -> None:
-            progress.step(done)
-            clock.save()
-
-        point.register()
-        row: Row = {"loss": point.label, "expression": point.expression, "seed": seed}
-        try:
-            try:
-                metrics = trainer.train(config, folder, session=session, progress=follow)
-                # It has let go of the folder. From here on no other process measures this run.
-                work_directory.lock(folder)
-                if self._is_over(point, seed):
-                    return
-                clock.save(now=True)
-                row |= {"status": FINISHED, "steps": config.total_steps}
-                check()
-                row |= measure(config, folder, session.data, metrics, real)
-                check()
-            except DivergedError as error:
-                logging.warning("%s, seed %d: %s", point.label, seed, error)
-                row |= {"status": DIVERGED, "steps": error.step}
-                row |= {"diverged_step": error.step, "diverged_loss": error.loss_name}
-            clock.save(now=True)
-            row |= {"wall_seconds": round(clock.seconds, 1)} | provenance(self._commit)
-            on_first_process(partial(write_result, folder, row))
-        except Stopped:
-            clock.save(now=True)
-            raise
-        finally:
-            work_directory.unlock(folder)
-
-    def _real_images(self, session: Session) -> RealImages | None:
-        """What generated images are compared with; without the teacher, which may be to come."""
-        if not self.config.evaluation.get("generated_images", True):
-            _ = session.data
-            return None
-        return real_images(self.config, session.data, None, cache=self.workdir / FEATURES)
-
-    def _evaluator(self, session: Session) -> FeatureFn:
-        """The embeddings of the study's teacher."""
-        network = build_teacher(self.config, session.data.num_identities)
-        source = self.config.teacher.checkpoint or str(self.workdir / TEACHER)
-        assert session.teacher is not None
-        model = TeacherModel(self.config, network, session.teacher, source, session.placement)
-        return model.embeddings
-
-    def _teacher(self, session: Session) -> Variables:
-        given = self.config.teacher.checkpoint
-        if given:
-            identities = session.data.num_identities
-            return load_teacher(self.config, identities, Path(given), session.placement)
-        return study_teacher(
-            self.config, session.data, self.workdir / TEACHER, session.placement, MAY_DIFFER
-        )
-
-    def _config_of(self, point: Point, seed: int) -> ml_collections.ConfigDict:
-        config = self.config.copy_and_resolve_references()
-        with config.unlocked():
-            config.seed = seed
-            config.reconstruction_loss = point.spec
-            config.teacher.checkpoint = config.teacher.checkpoint or str(self.workdir / TEACHER)
-        return config
-
-    def _folder(self, point: Point, seed: int) -> Path:
-        return run_directory(self.workdir, point.label, seed)
-
-    def _is_over(self, point: Point, seed: int) -> bool:
-        """Whether the run has its result, the same answer in every process.
-
-        A result without measures of generated images that can be measured now is not over.
-        """
-        row = on_first_process(partial(read_result, self._folder(point, seed)))
-        if row and row["status"] == FINISHED and self.config.evaluation.generated_images:
-            lacking = row.get("dims") is None and bool(self.config.inception)
-            return row.get("generated") is not None and not lacking
-        return row is not None
 
     def _save_plan(self) -> None:
         on_first_process(partial(save_plan, self.workdir, self.config, self.points, self.seeds))
@@ -378,41 +244,4 @@ class Study:
         """Raises InputError if the folder, or a run of this study in it, is of another plan."""
         refuse_other_plan(self.workdir, self.config, self.points)
         for point, seed in assign(self.points, self.seeds):
-            work_directory.refuse_other(
-                self._folder(point, seed),
-                self._config_of(point, seed),
-                RUN_MAY_DIFFER,
-                default_config(),
-            )
-
-
-def measure(
-    config: ml_collections.ConfigDict,
-    workdir: Path,
-    data: ReidData,
-    metrics: Metrics,
-    real: RealImages | None,
-) -> dict[str, Any]:
-    """The ranking of the main row, and the measures of generated images.
-
-    Args:
-        config: of the run.
-        workdir: of the run.
-        data: the data set.
-        metrics: of the end of training; without mAP if there was no ranking.
-        real: what generated images are compared with, the same for all runs of a study; None leaves
-            their measures out.
-
-    Returns:
-        Fields of `results.FIELDS`.
-    """
-    ranked = "mAP" in metrics
-    model = load_model(config, workdir) if real is not None or not ranked else None
-    if model is not None and not ranked:
-        metrics = rank_data(model.embeddings, data, main_variant(config)).metrics
-    found: dict[str, Any] = {name: metrics.get(name) for name in RANKING}
-    found |= {name: int(metrics[name]) for name in COUNTS if name in metrics}
-    if model is not None and real is not None:
-        images = measure_against(real, model)
-        found |= {name: images[name] for name in IMAGES if name in images}
-    return found
+            self._runner.refuse_other(point, seed)

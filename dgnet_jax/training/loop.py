@@ -44,6 +44,8 @@ class Stage(NamedTuple):
         evaluate_every: steps; 0 evaluates only the first and the last state, -1 none.
         measure: state to the metrics that the first and the last state have with -1 as well.
         progress: gets the number of finished steps, at the start and after each step.
+        evaluated: gets (step, metrics) of each evaluation, of the one that a run goes on from once
+            more. What it raises ends the run, whose checkpoints are whole.
         followed: whether the run goes on with another stage, so that it has to stop at the end of
             this one too if it is asked to.
     """
@@ -62,6 +64,7 @@ class Stage(NamedTuple):
     evaluate_every: int
     measure: Callable[[Any], Metrics] = lambda state: {}
     progress: Callable[[int], None] = lambda done: None
+    evaluated: Callable[[int, Metrics], None] = lambda done, metrics: None
     followed: bool = False
 
 
@@ -187,6 +190,8 @@ def _run(
         raise Stopped(stop.signal_name or "signal", stage.name, start)
 
     stage.progress(start)
+    if metrics:
+        stage.evaluated(start, metrics)
     pending: tuple[int, Any] | None = None
     window_start, window_steps, waited = time.perf_counter(), 0, 0.0
     for step in range(start, stage.total_steps):
@@ -232,6 +237,8 @@ def _run(
             metrics = evaluate(done) if due(done) and not (stopping and not last) else {}
             if saving:
                 checkpoints.save(done, state, metrics)
+            if metrics:
+                stage.evaluated(done, metrics)
             # Pauses are no part of the throughput.
             window_start += time.perf_counter() - paused
         if stopping and (stage.followed or not last):

@@ -224,6 +224,7 @@ def train(
     *,
     session: Session | None = None,
     progress: Callable[[int], None] = lambda done: None,
+    evaluated: Callable[[int, Metrics], None] = lambda done, metrics: None,
 ) -> Metrics:
     """Trains the teacher if there is none, then DG-Net; goes on where an earlier call stopped.
 
@@ -235,6 +236,9 @@ def train(
         session: what other runs of this process have made already; with a teacher in it, which is
             `config.teacher.checkpoint`'s, none is trained or read.
         progress: gets the number of finished steps of DG-Net, at the start and after each.
+        evaluated: gets (step, metrics) in every process once an evaluation of DG-Net and its
+            checkpoint are made; a run that goes on begins with those of its checkpoint. It may
+            raise, in all processes alike, to end the run, which can be continued as after a stop.
 
     Returns:
         The ranking metrics of the last state, in shares of 1: rank1, rank5, rank10, rank20,
@@ -305,6 +309,7 @@ def train(
             evaluate_every=config.evaluation.every_steps,
             measure=painter.measure,
             progress=progress,
+            evaluated=evaluated,
         )
         _, metrics = run_stage(stage, workdir, config)
         return metrics
