@@ -122,7 +122,7 @@ def log_lines(seed: int, shift: float, last_mean: float = 0.5, diverges: bool = 
 
 
 def make_study(folder: Path) -> tuple[list[dict[str, Any]], Any]:
-    """A study of l1 and l1_rmse with two seeds each, and ml, which diverged; mse is to come.
+    """A study of l1 and l1_rmse with two seeds each, and huber, which diverged; mse is to come.
 
     The run l1_rmse, seed 0, has no checkpoint. Returns the rows and the configuration.
     """
@@ -133,7 +133,7 @@ def make_study(folder: Path) -> tuple[list[dict[str, Any]], Any]:
         ("l1_rmse", 0, {"mAP": 0.75, "rank1": 0.91, "fid_png": 18.25}),
         ("l1_rmse", 1, {"mAP": 0.77, "rank1": 0.91, "fid_png": 19.25}),
         (
-            "ml",
+            "huber",
             0,
             {
                 "status": "diverged",
@@ -147,10 +147,10 @@ def make_study(folder: Path) -> tuple[list[dict[str, Any]], Any]:
         workdir = folder / "runs" / label / f"seed_{seed}"
         # Weights of its own, so that its pictures are its own.
         config, _, _ = save_run(workdir, {"log.image_rows": 3}, seed=len(rows))
-        log = log_lines(seed, shift=0.1 * seed, diverges=label == "ml")
+        log = log_lines(seed, shift=0.1 * seed, diverges=label == "huber")
         (workdir / "metrics.jsonl").write_text(log)
     shutil.rmtree(folder / "runs" / "l1_rmse" / "seed_0" / "dgnet")
-    losses = {label: label for label in ("l1", "l1_rmse", "ml", "mse")}
+    losses = {label: label for label in ("l1", "l1_rmse", "huber", "mse")}
     plan = {"losses": losses, "seeds": [0, 1], "config": config.to_dict()}
     (folder / "study.json").write_text(json.dumps(plan))
     return rows, config

@@ -152,7 +152,7 @@ def test_a_metric_is_drawn_in_percent_with_a_band_and_a_cross_where_a_run_diverg
             run("l1", 0, series((0, 0.2), (10, 0.4))),
             run("l1", 1, series((0, 0.4), (10, 0.6))),
         ],
-        "ml": [run("ml", 0, ended, status="diverged")],
+        "huber": [run("huber", 0, ended, status="diverged")],
     }
     (axes,) = plots.metric_curves(groups, "mAP", "mAP (%)").axes
     mean, broken, cross = axes.lines
@@ -164,7 +164,7 @@ def test_a_metric_is_drawn_in_percent_with_a_band_and_a_cross_where_a_run_diverg
     assert {(0.0, 20.0), (0.0, 40.0), (10.0, 40.0), (10.0, 60.0)} <= corners
     assert axes.get_ylim()[1] > 60
     words = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert words == ["l1 (2 seeds)", "ml (diverged)"]
+    assert words == ["l1 (2 seeds)", "huber (diverged)"]
 
 
 def test_training_curves_are_means_over_seeds_by_group_of_terms():
@@ -258,14 +258,14 @@ def test_enlarged_images_are_enlarged_at_every_size(painting, rows, factor):
 def test_the_title_of_a_column_has_the_fid_or_that_the_run_diverged(painting):
     assert painting.title == "l1\nFID 20.50"
     assert painting._replace(run=run("l1", 0)).title == "l1"
-    assert painting._replace(run=run("ml", 0, status="diverged")).title == "ml\ndiverged"
+    assert painting._replace(run=run("huber", 0, status="diverged")).title == "huber\ndiverged"
 
 
 def test_all_pictures_show_the_seeded_choice_and_what_the_model_itself_paints_of_it(study):
     folder, config, path = study
     chosen = IMAGES[choose_images(len(IMAGES), 3, config.seed)]
     painted = {}
-    for label, seed in (("l1", 0), ("l1_rmse", 1), ("ml", 0)):
+    for label, seed in (("l1", 0), ("l1_rmse", 1), ("huber", 0)):
         workdir = folder / "runs" / label / f"seed_{seed}"
         model = load_model(trained.get_config(str(workdir)), workdir)
         grid = swap_grid(model, chosen, chosen)
@@ -297,9 +297,9 @@ def test_every_picture_of_the_page_is_a_png_beside_it_with_alternative_text_and_
         *(
             f"{kind}_{label}.png"
             for kind in ("swaps", "enlarged")
-            for label in ("l1", "l1_rmse", "ml")
+            for label in ("l1", "l1_rmse", "huber")
         ),
-        *(f"training_{label}.png" for label in ("l1", "l1_rmse", "ml")),
+        *(f"training_{label}.png" for label in ("l1", "l1_rmse", "huber")),
     }
     assert [link for link in page.links if not link.startswith("#")] == [
         caption.split()[-1] for caption in page.captions
@@ -355,9 +355,9 @@ def test_measured_values_are_means_and_deviations_over_seeds_with_the_best_in_bo
 
 def test_what_diverged_what_is_missing_and_what_is_to_come_is_said(page):
     assert "3 losses, 5 runs: 4 finished, 1 diverged." in page.text
-    assert "ml, seed 0: diverged at step 1,812 (self_reconstruction)." in page.text
-    assert "Without a result so far: ml (seed 1), mse (seed 0, 1)." in page.text
-    failed = "ml, seed 0, diverged at step 1,812 (self_reconstruction)"
+    assert "huber, seed 0: diverged at step 1,812 (self_reconstruction)." in page.text
+    assert "Without a result so far: huber (seed 1), mse (seed 0, 1)." in page.text
+    failed = "huber, seed 0, diverged at step 1,812 (self_reconstruction)"
     assert f"{failed}: its last good checkpoint, step 3." in page.text
     # l1_rmse's seed 0 has no checkpoint, so that its seed 1 is shown.
     assert any(caption.startswith("l1_rmse, seed 1, step 3.") for caption in page.captions)
@@ -366,7 +366,7 @@ def test_what_diverged_what_is_missing_and_what_is_to_come_is_said(page):
     assert [c.split()[-1] for c in page.captions if fids in c] == ["side_by_side_Fusions.png"]
     training = {caption.split(":")[0]: caption for caption in page.captions if ": terms" in caption}
     assert "mean and range over seeds" in training["l1"] and "cross" not in training["l1"]
-    assert "A cross ends" in training["ml"] and "over seeds" not in training["ml"]
+    assert "A cross ends" in training["huber"] and "over seeds" not in training["huber"]
 
 
 def test_without_data_or_inception_the_page_says_so(made, tmp_path):
@@ -427,7 +427,7 @@ def test_a_report_removes_its_own_earlier_pictures_and_no_others(made, tmp_path)
     (tmp_path / "other.png").write_bytes(b"")
     (folder / ".pictures.json").write_text(json.dumps([*written, "../other.png", "index.html"]))
     page = Page(write_report(tmp_path, second, config, train_images=IMAGES).read_text())
-    assert "swaps_ml.png" in pictures() and "swaps_l1.png" not in pictures()
+    assert "swaps_huber.png" in pictures() and "swaps_l1.png" not in pictures()
     assert len(pictures()) == len(page.images)
     assert all((folder / name).read_bytes() == b"a user's" for name in own)
     assert (tmp_path / "other.png").exists() and (folder / "index.html").exists()
@@ -435,7 +435,7 @@ def test_a_report_removes_its_own_earlier_pictures_and_no_others(made, tmp_path)
     (folder / ".pictures.json").write_text("{")
     config.data.root = str(tmp_path / "nowhere")
     write_report(tmp_path, first, config)
-    assert "swaps_ml.png" in pictures()
+    assert "swaps_huber.png" in pictures()
 
 
 def test_labels_that_differ_in_an_underscore_have_pictures_of_their_own(made, tmp_path):

@@ -133,19 +133,19 @@ def test_finished_runs_are_not_repeated(trainer, tmp_path):
 
 
 def test_a_diverging_run_is_recorded_and_the_study_goes_on(trainer, tmp_path):
-    trainer.fails = {("ml", 0): diverging(5)}
-    rows = make(tmp_path, ["ml", "l1"], [0]).run()
-    assert trainer.runs == [("ml", 0), ("l1", 0)]
-    (row,) = (row for row in rows if row["loss"] == "ml")
+    trainer.fails = {("huber", 0): diverging(5)}
+    rows = make(tmp_path, ["huber", "l1"], [0]).run()
+    assert trainer.runs == [("huber", 0), ("l1", 0)]
+    (row,) = (row for row in rows if row["loss"] == "huber")
     assert (row["status"], row["diverged_step"], row["diverged_loss"], row["steps"]) == (
         *("diverged", 5),
         *("identity", 5),
     )
     assert row["rank1"] is None
     # It would diverge again.
-    make(tmp_path, ["ml", "l1"], [0]).run()
+    make(tmp_path, ["huber", "l1"], [0]).run()
     assert len(trainer.runs) == 2
-    assert "ml, seed 0: diverged at step 5" in make(tmp_path, ["ml", "l1"], [0]).text()
+    assert "huber, seed 0: diverged at step 5" in make(tmp_path, ["huber", "l1"], [0]).text()
 
 
 def test_a_stopped_study_goes_on_with_the_run_that_it_was_in(trainer, tmp_path):
@@ -436,7 +436,7 @@ def test_the_time_left_is_that_of_the_steps_left_at_the_mean_speed(monkeypatch):
     # 40 steps took 20 s; 200 are left.
     assert progress.seconds_left == pytest.approx(100)
     progress.end()
-    progress.begin("ml", 0)
+    progress.begin("huber", 0)
     progress.step(0)
     clock.now = 30.0
     progress.step(10)

@@ -126,7 +126,7 @@ def test_many_losses_that_do_not_differ_are_told_apart_in_few_studies():
 
 
 def test_only_losses_that_are_compared_count():
-    found = {s.label: s for s in summarise([*rows(), diverged("ml", 0), row("cos", 0, 30.0)])}
+    found = {s.label: s for s in summarise([*rows(), diverged("huber", 0), row("cos", 0, 30.0)])}
     difference = found["rmse"].differences["fid"]
     assert (difference.joint_low, difference.joint_high) == (difference.low, difference.high)
 
@@ -168,8 +168,8 @@ def test_the_spread_is_the_sample_standard_deviation():
 
 
 def test_a_summary_has_a_row_for_each_loss():
-    found = {s.label: s.as_row() for s in summarise([*rows(), diverged("ml", 0), row("cos", 0)])}
-    assert list(found) == ["l1", "rmse", "ml", "cos"]
+    found = {s.label: s.as_row() for s in summarise([*rows(), diverged("huber", 0), row("cos", 0)])}
+    assert list(found) == ["l1", "rmse", "huber", "cos"]
     rmse = found["rmse"]
     assert (rmse["n"], rmse["diverged"], rmse["fid_n"], rmse["fid_pairs"]) == (5, 0, 5, 5)
     assert rmse["fid_mean"] == pytest.approx(19.8)
@@ -177,7 +177,7 @@ def test_a_summary_has_a_row_for_each_loss():
     assert rmse["fid_difference_joint_low"] == rmse["fid_difference_low"]
     assert rmse["rank1_difference"] == pytest.approx(0.016)
     assert "fid_difference" not in found["l1"]
-    assert (found["ml"]["n"], found["ml"]["diverged"], found["ml"]["fid_mean"]) == (0, 1, None)
+    assert (found["huber"]["n"], found["huber"]["diverged"], found["huber"]["fid_mean"]) == (0, 1, None)
     # Finished, but without FID.
     assert (found["cos"]["n"], found["cos"]["fid_n"], found["cos"]["mAP_n"]) == (1, 0, 1)
 
@@ -207,13 +207,13 @@ def test_another_data_set_has_its_own_published_values_or_none():
 
 
 def test_a_diverged_run_is_shown_with_its_step():
-    results = [*rows(2), row("ml", 0, 300.0), diverged("ml", 1), diverged("cos", 0)]
+    results = [*rows(2), row("huber", 0, 30.0), diverged("huber", 1), diverged("cos", 0)]
     (single, *_) = study_tables(results, "market1501")
     by_loss = {cells[0].text: cells for cells in single.rows}
-    assert by_loss["ml"][1].text == "1 of 2"
-    assert by_loss["ml"][2].text == "300.00"
+    assert by_loss["huber"][1].text == "1 of 2"
+    assert by_loss["huber"][2].text == "30.00"
     assert [cell.text for cell in by_loss["cos"][1:3]] == ["0 of 1", "diverged"]
-    assert "ml, seed 1: diverged at step 1,240 (identity)." in single.notes
+    assert "huber, seed 1: diverged at step 1,240 (identity)." in single.notes
 
 
 def test_fusions_and_losses_of_ones_own_have_tables_with_l1_beside_them():
