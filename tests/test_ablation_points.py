@@ -10,6 +10,7 @@ from dgnet_jax.ablation.points import (
     assign,
     choose_losses,
     choose_seeds,
+    is_fusion,
     parse_shard,
 )
 from dgnet_jax.errors import InputError
@@ -119,3 +120,9 @@ def test_a_shard_is_i_of_n_from_0():
         parse_shard("4/4")
     with pytest.raises(InputError, match="give i/n"):
         parse_shard("first")
+
+
+def test_a_fusion_is_a_sum():
+    assert is_fusion("l1+rmse") and is_fusion("0.4*l1+0.6*cos") and is_fusion("1e+2*l1+mse")
+    assert is_fusion("barron(alpha=0, c=0.1)+l1")
+    assert not any(map(is_fusion, ("l1", "custom", "1e+38*mse", "2e+2*huber(1e+2)", "f(a+b)")))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from dgnet_jax.ablation.loss_tables import gain_text
 from dgnet_jax.ablation.published import PUBLISHED
 from dgnet_jax.ablation.rendering import to_latex, to_markdown, write_tables
 from dgnet_jax.ablation.results import (
@@ -177,7 +178,11 @@ def test_a_summary_has_a_row_for_each_loss():
     assert rmse["fid_difference_joint_low"] == rmse["fid_difference_low"]
     assert rmse["rank1_difference"] == pytest.approx(0.016)
     assert "fid_difference" not in found["l1"]
-    assert (found["huber"]["n"], found["huber"]["diverged"], found["huber"]["fid_mean"]) == (0, 1, None)
+    assert (found["huber"]["n"], found["huber"]["diverged"], found["huber"]["fid_mean"]) == (
+        0,
+        1,
+        None,
+    )
     # Finished, but without FID.
     assert (found["cos"]["n"], found["cos"]["fid_n"], found["cos"]["mAP_n"]) == (1, 0, 1)
 
@@ -197,6 +202,64 @@ def test_published_values_stand_beside_the_measured_ones_and_the_best_of_each_is
     assert "not measured here" in notes
     assert "768 features, 2000 generated against 2000 real" in notes
     assert "not comparable with the published one of 2048" in notes
+
+
+def columns_of(table):
+    """Loss to title to text."""
+    return {
+        cells[0].text: {title: cell.text for title, cell in zip(table.head, cells, strict=True)}
+        for cells in table.rows
+    }
+
+
+def test_the_three_gains_that_the_thesis_prints_come_out_digit_by_digit():
+    names = {"l1": "l1", "l1_rmse": "l1+rmse", "l1_mse": "l1+mse"}
+    study = [row(label, 0, 1.0, expression=names[label]) for label in names]
+    table = columns_of(next(t for t in study_tables(study, "market1501") if t.name == "fusions"))
+    fid, mean = ("FID: gain over l1, % (published)", "mAP: gain over l1, % (published)")
+    assert table["l1+rmse"][fid] == "20.57"
+    assert table["l1+rmse"][mean] == "1.19"
+    assert table["l1+mse"][mean] == "3.51"
+    assert table["l1"][fid] == table["l1"][mean] == ""
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [(0.20579, "20.57"), (0.29, "29.00"), (-0.00001, "0.00"), (-15.2513, "−1525.13"), (None, "")],
+)
+def test_digits_of_a_gain_are_cut_off(share, text):
+    assert gain_text(share) == text
+
+
+def test_measured_gains_are_relative_and_of_the_seeds_that_both_have():
+    study = [
+        row("l1", 0, 20.0, mAP=0.5, fid_jpeg=10.0),
+        row("l1", 1, 40.0, mAP=0.5, fid_jpeg=10.0),
+        row("rmse", 0, 15.0, mAP=0.6, fid_jpeg=12.5),
+        row("cos", 0),
+    ]
+    table = columns_of(study_tables(study, "msmt17")[0])
+    gains = [
+        *("FID (PNG): gain over l1, %", "FID (JPEG): gain over l1, %", "mAP: gain over l1, %"),
+    ]
+    # l1's seed 1 has no partner: 15 of 20 is a quarter less, 0.6 of 0.5 a fifth more.
+    assert [table["rmse"][title] for title in gains] == ["25.00", "−25.00", "20.00"]
+    assert [table["cos"][title] for title in gains] == ["", "", "0.00"]
+    assert [table["l1"][title] for title in gains] == ["", "", ""]
+    (found,) = (s.as_row() for s in summarise(study) if s.label == "rmse")
+    assert (found["fid_gain"], found["diversity_gain"]) == (pytest.approx(0.25), None)
+    # Without l1 nothing is measured against it; the thesis's gains are there all the same.
+    (alone,) = [t for t in study_tables(study[2:3], "market1501") if t.name == "single_losses"]
+    assert [title for title in alone.head if "gain" in title] == [
+        *("FID: gain over l1, % (published)", "mAP: gain over l1, % (published)"),
+    ]
+
+
+def test_a_published_value_that_cannot_be_is_noted():
+    study = [row(label, 0, 1.0) for label in ("l1", "l1_mse", "l1_mrae")]
+    notes = " ".join(study_tables(study, "duke")[1].notes)
+    assert "Rank@5 of l1_mse, 22.13, is above its Rank@10, 22.01, which cannot be" in notes
+    assert "cannot be" not in " ".join(study_tables(study, "market1501")[1].notes)
 
 
 def test_another_data_set_has_its_own_published_values_or_none():
@@ -231,7 +294,9 @@ def test_fusions_and_losses_of_ones_own_have_tables_with_l1_beside_them():
     ]
     assert [cells[0].text for cells in tables["fusions"].rows] == ["l1", "l1+rmse"]
     names = [cells[0].text for cells in tables["other_losses"].rows]
-    assert names == ["l1", "0.5*l1+2*rmse", "mine", "heavy (l1+3*mse)"]
+    # Single ones first, then sums. No published value is theirs.
+    assert names == ["l1", "mine", "0.5*l1+2*rmse", "heavy (l1+3*mse)"]
+    assert not any("published" in title for title in tables["other_losses"].head)
 
 
 def test_the_difference_table_says_that_one_seed_says_nothing():

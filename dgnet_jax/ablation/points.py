@@ -23,6 +23,7 @@ _LARGEST_SEED = 2**31 - 1
 _LABEL = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9_.+-]*")
 # The + of an exponent does not separate terms.
 _SUM = re.compile(r"(?<![0-9.]e)\+")
+_ARGUMENTS = re.compile(r"\([^()]*\)")
 _SHARD = re.compile(r"([0-9]+)/([0-9]+)")
 
 
@@ -90,6 +91,11 @@ def known_points(expressions: Mapping[str, str]) -> list[Point]:
 def label_of(expression: str) -> str:
     """A name for folders without what a shell expands: 0.5*l1+1e+2*rmse is 0.5l1_1e2rmse."""
     return _SUM.sub("_", expression.replace("*", "")).replace("+", "")
+
+
+def is_fusion(expression: str) -> bool:
+    """Whether a loss is a sum of several; "custom", a function of the user's, is none."""
+    return len(_SUM.split(_ARGUMENTS.sub("", expression))) > 1
 
 
 def choose_seeds(seeds: int | Sequence[int | str]) -> list[int]:

@@ -16,6 +16,10 @@ _COLUMNS = ("fid", "rank1", "rank5", "rank10", "mAP")
 _FEWEST = 3
 
 
+# Loss to name to value, of one data set.
+PublishedValues = Mapping[str, Mapping[str, float]]
+
+
 def _by_loss(rows: dict[str, tuple[float, ...]]) -> dict[str, dict[str, float]]:
     return {label: dict(zip(_COLUMNS, values, strict=True)) for label, values in rows.items()}
 
@@ -50,7 +54,7 @@ PUBLISHED: dict[str, dict[str, dict[str, float]]] = {
 
 def ordering_table(
     summaries: Sequence[Summary],
-    published: Mapping[str, Mapping[str, float]],
+    published: PublishedValues,
     compared: Mapping[str, tuple[str, Sequence[Metric]]],
     names: Mapping[str, str],
     dataset: str,

@@ -90,23 +90,27 @@ class Summary(NamedTuple):
         label, expression: as of its results.
         seeds: of its finished runs.
         diverged: its runs that diverged.
-        spreads: metric name to its values over finished seeds.
+        values: metric name to seed to value, of the finished runs that have one.
+        spreads: metric name to the mean and deviation of these.
         differences: metric name to its paired difference to l1; empty for l1 itself.
+        gains: metric name to its `relative_gain` over l1; without those that have none.
     """
 
     label: str
     expression: str
     seeds: tuple[int, ...]
     diverged: tuple[Row, ...]
+    values: Mapping[str, Mapping[int, float]]
     spreads: Mapping[str, Spread]
     differences: Mapping[str, Difference]
+    gains: Mapping[str, float]
 
     def as_row(self) -> Row:
         """Flat: loss, expression, n, diverged, and fid_mean, fid_sd, fid_n, ... of each metric.
 
         Losses but l1 also have fid_difference, its 95 % interval fid_difference_low and _high, the
         one that is corrected for the number of losses, fid_difference_joint_low and _joint_high,
-        and fid_pairs. What cannot be computed is None.
+        fid_pairs, and fid_gain, a share of 1 (`relative_gain`). What cannot be computed is None.
         """
         row: dict[str, Any] = {
             "loss": self.label,
@@ -124,6 +128,7 @@ class Summary(NamedTuple):
                 f"{name}_difference_joint_low": difference.joint_low,
                 f"{name}_difference_joint_high": difference.joint_high,
                 f"{name}_pairs": difference.n,
+                f"{name}_gain": self.gains.get(name),
             }
         return row
 
@@ -189,6 +194,19 @@ def paired_difference(
     return Difference(mean, low, high, n, *interval((1 - CONFIDENCE) / max(comparisons, 1)))
 
 
+def relative_gain(value: float, baseline: float, better: int) -> float | None:
+    """How much better a value is than the baseline's, as a share of the baseline's.
+
+    (l1 - x) / l1 where less is better, x / l1 - 1 where more is: the gains of the thesis. None
+    where the baseline is not above 0, or neither is better.
+
+    Args:
+        value, baseline: of one metric.
+        better: as `Metric.better`.
+    """
+    return better * (value - baseline) / baseline if better and baseline > 0 else None
+
+
 def statement(difference: Difference) -> str:
     """What its joint interval says about a difference, in words; n below 2 says nothing."""
     if difference.n == 0:
@@ -226,14 +244,30 @@ def _summary(
         name: paired_difference(values[name], rival, comparisons[name])
         for name, rival in baseline.items()
     }
+    gains = {
+        metric.name: _gain(values[metric.name], baseline[metric.name], metric.better)
+        for metric in METRICS
+        if baseline
+    }
     return Summary(
         label=first["loss"],
         expression=first["expression"],
         seeds=tuple(row["seed"] for row in group if row["status"] == FINISHED),
         diverged=tuple(row for row in group if row["status"] == DIVERGED),
+        values=values,
         spreads={name: spread(list(found.values())) for name, found in values.items()},
         differences=differences,
+        gains={name: gain for name, gain in gains.items() if gain is not None},
     )
+
+
+def _gain(values: Mapping[int, float], baseline: Mapping[int, float], better: int) -> float | None:
+    """The gain of the means over the seeds that both have."""
+    seeds = values.keys() & baseline.keys()
+    if not seeds:
+        return None
+    own, rival = (statistics.fmean(found[seed] for seed in seeds) for found in (values, baseline))
+    return relative_gain(own, rival, better)
 
 
 def values_by_seed(rows: Sequence[Row], metric: Metric) -> dict[int, float]:
