@@ -14,7 +14,7 @@ from dgnet_jax.ablation.cells import (
 )
 from dgnet_jax.ablation.loss_tables import THESIS_METRICS, loss_table, measured_notes
 from dgnet_jax.ablation.points import is_fusion
-from dgnet_jax.ablation.published import PUBLISHED, ordering_table
+from dgnet_jax.ablation.published import PUBLISHED, PublishedValues, ordering_table
 from dgnet_jax.ablation.rendering import Cell, Table
 from dgnet_jax.ablation.results import DIVERGED, Row, measured_values
 from dgnet_jax.ablation.summary import (
@@ -60,7 +60,7 @@ def study_tables(rows: Sequence[Row], dataset: str) -> list[Table]:
     others.sort(key=lambda summary: is_fusion(summary.expression))
     notes = measured_notes(rows)
     # Of the other losses only l1 is published, and that stands in the tables before theirs.
-    groups = (
+    groups: tuple[tuple[str, str, list[Summary], PublishedValues], ...] = (
         ("single_losses", "Single losses", single, published),
         ("fusions", "Fusions", fusions and baseline + fusions, published),
         ("other_losses", "Other losses", others and baseline + others, {}),
