@@ -40,9 +40,8 @@ from dgnet_jax.models.forward import Forward
 from dgnet_jax.models.inception import Inception
 from dgnet_jax.runtime.devices import AXIS, Placement
 from dgnet_jax.training.session import make_train_step
-from dgnet_jax.training.state import make_optimizers
+from dgnet_jax.training.state import blank_state, make_optimizers
 from dgnet_jax.training.train_step import ActiveTerms
-from dgnet_jax.training.trainer import blank_state
 
 PROGRAMS = ("step", "start", "embeddings", "repaint", "inception")
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/, with its variant.")

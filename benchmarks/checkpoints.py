@@ -26,8 +26,7 @@ from dgnet_jax.models import build_networks
 from dgnet_jax.runtime import checkpoints as module
 from dgnet_jax.runtime.checkpoints import Checkpoints
 from dgnet_jax.runtime.devices import place
-from dgnet_jax.training.state import make_optimizers
-from dgnet_jax.training.trainer import blank_state
+from dgnet_jax.training.state import blank_state, make_optimizers
 
 _CONFIG = config_flags.DEFINE_config_file("config")
 _REPEATS = flags.DEFINE_integer("repeats", 3, "How often each is measured.")

@@ -32,7 +32,7 @@ from dgnet_jax.models import build_networks
 from dgnet_jax.models.forward import Forward
 from dgnet_jax.runtime.devices import use_compilation_cache
 from dgnet_jax.runtime.reading import read_json
-from dgnet_jax.training.session import Session, make_train_step, seed_key
+from dgnet_jax.training.session import Session, make_train_step, run_inputs
 from dgnet_jax.training.state import TrainState, make_optimizers
 from dgnet_jax.training.teacher import train_teacher
 from dgnet_jax.training.trainer import initial_state
@@ -95,14 +95,14 @@ def check(search: Search, name: str, config: ml_collections.ConfigDict, fields: 
 
 
 def make_step(search: Search, config: ml_collections.ConfigDict) -> Callable[..., Any]:
-    """(state, teacher, batch, seed key, inputs) -> (state, losses), compiled for `INPUTS`."""
+    """(state, teacher, batch, run_inputs, inputs) -> (state, losses), compiled for `INPUTS`."""
 
-    def step(state: TrainState, teacher: Any, batch: Any, key: Any, inputs: Any) -> Any:
+    def step(state: TrainState, teacher: Any, batch: Any, run: Any, inputs: Any) -> Any:
         own = config.copy_and_resolve_references()
         for name, value in inputs.items():
             put(own, name, value)
         return make_train_step(own, search.session.networks, make_optimizers(own))(
-            state, teacher, batch, key
+            state, teacher, batch, run
         )
 
     return jax.jit(step, donate_argnums=0)
@@ -124,10 +124,10 @@ def run(
     forward = Forward(networks, config.data.height, config.data.width)
     swap = _compiled(forward)
     inputs = {name: np.float32(get(config, name)) for name in INPUTS}
-    key, started = seed_key(config), time.perf_counter()
+    inputs_of_run, started = run_inputs(config), time.perf_counter()
     for index in range(config.total_steps):
         batch = gather_pairs(data.train_images, sampler.batch(index))
-        state, losses = step(state, search.teacher, batch, key, inputs)
+        state, losses = step(state, search.teacher, batch, inputs_of_run, inputs)
         done = index + 1
         if done % every == 0 or done == config.total_steps:
             found = {name: float(np.sum(value)) for name, value in losses.items()}

@@ -39,7 +39,7 @@ from dgnet_jax.data.pipeline import gather_labelled, gather_pairs
 from dgnet_jax.data.sampling import ClassificationSampler, PairSampler
 from dgnet_jax.models import blocks, build_networks, build_teacher
 from dgnet_jax.training import teacher as teacher_stage
-from dgnet_jax.training.session import Session, make_train_step, seed_key
+from dgnet_jax.training.session import Session, make_train_step, run_inputs
 from dgnet_jax.training.train_step import active_terms
 from dgnet_jax.training.trainer import initial_state
 
@@ -102,7 +102,7 @@ def dgnet_program(config: ml_collections.ConfigDict) -> Program:
     state = replace(state, step=placement.put_state(jnp.asarray(start, jnp.int32)))
     images, labels = _random_data(config)
     sampler = PairSampler(labels, size, 0)
-    key = placement.put_state(seed_key(config))
+    run = placement.put_state(run_inputs(config))
 
     def batch(step: int) -> Any:
         chosen = sampler.batch(step)
@@ -111,12 +111,12 @@ def dgnet_program(config: ml_collections.ConfigDict) -> Program:
     count = _SCAN.value
     if count == 1:
         step = session.step(config, start)
-        return Program(step, state, lambda index: (teacher, batch(index), key), 2 * size)
+        return Program(step, state, lambda index: (teacher, batch(index), run), 2 * size)
 
     one = make_train_step(config, networks, session.optimizers, active_terms(config, start))
 
-    def several(state: Any, teacher: Any, batches: Any, key: Any) -> Any:
-        state, losses = jax.lax.scan(lambda s, b: one(s, teacher, b, key), state, batches)
+    def several(state: Any, teacher: Any, batches: Any, run: Any) -> Any:
+        state, losses = jax.lax.scan(lambda s, b: one(s, teacher, b, run), state, batches)
         return state, jax.tree.map(lambda values: values[-1], losses)
 
     stacked = NamedSharding(placement.mesh, PartitionSpec(None, *placement.sharded.spec))
@@ -131,7 +131,7 @@ def dgnet_program(config: ml_collections.ConfigDict) -> Program:
 
     def batches(index: int) -> tuple[Any, ...]:
         parts = [batch(number) for number in range(index * count, (index + 1) * count)]
-        return teacher, jax.device_put(stack(*parts), stacked), key
+        return teacher, jax.device_put(stack(*parts), stacked), run
 
     return Program(step, state, batches, 2 * size * count)
 

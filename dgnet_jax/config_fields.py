@@ -28,7 +28,7 @@ from dgnet_jax.config_kinds import (
     yes_or_no,
 )
 from dgnet_jax.errors import InputError
-from dgnet_jax.losses import canonical_expression
+from dgnet_jax.losses import Expression, canonical_expression, parse
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,15 @@ DATA_SETS = (
     "quickstart",
 )
 _EXPRESSION = text("a name, a fusion or a weighted sum of losses", canonical_expression)
+_OWN_EXPRESSION = text(
+    "a name, a fusion or a weighted sum of losses, or ''",
+    lambda spec: spec and canonical_expression(spec),
+)
+
+USES = ("images", "structure_code", "appearance_code", "cycle")
+"""What a reconstruction loss compares: the fields of `config.reconstruction`."""
+CODES = ("structure_code", "appearance_code")
+"""Those of `USES` that have no rows and columns of pixels."""
 
 # By dotted name, in the order in which they are shown.
 FIELDS: dict[str, Field] = {
@@ -79,8 +88,30 @@ FIELDS: dict[str, Field] = {
         "l1",
         _EXPRESSION,
         "R, used for images, structure codes, appearance codes and the cycle (thesis, chapter "
-        "4): a name (l1, mse, rmse, mrae, cos, huber, ml), a fusion (l1_rmse, ...) or "
-        '"0.5*l1+2*rmse".',
+        "4): a name (l1, mse, rmse, mrae, cos, huber, ml, ...), a fusion (l1_rmse, ...) or a sum "
+        'such as "0.5*l1+2*huber(0.2)". docs/method.md has all losses.',
+    ),
+    "reconstruction.images": Field(
+        "",
+        _OWN_EXPRESSION,
+        "R of the two image reconstructions (their weights are weights.self_reconstruction and "
+        'weights.same_identity_reconstruction); "" takes reconstruction_loss.',
+    ),
+    "reconstruction.structure_code": Field(
+        "",
+        _OWN_EXPRESSION,
+        'R of structure codes; "" takes reconstruction_loss. Losses that need images are refused.',
+    ),
+    "reconstruction.appearance_code": Field(
+        "",
+        _OWN_EXPRESSION,
+        'R of appearance codes; "" takes reconstruction_loss. Losses that need images are '
+        "refused. With appearance.cut_gradient this term has no gradient, whatever its R.",
+    ),
+    "reconstruction.cycle": Field(
+        "",
+        _OWN_EXPRESSION,
+        'R of the images that are swapped back; "" takes reconstruction_loss.',
     ),
     "gan_loss": Field(
         "lsgan",
@@ -758,6 +789,7 @@ def as_markdown() -> str:
 _HEADERS = ("field", "default", "may be", "meaning")
 _TITLES = {
     "": "The run",
+    "reconstruction": "`reconstruction`: R of single terms",
     "data": "`data`: the images",
     "augment": "`augment`: what is done to training images",
     "structure_encoder": "`structure_encoder`: E_s",
@@ -776,6 +808,8 @@ _TITLES = {
 
 def _check_together(config: ml_collections.ConfigDict) -> None:
     """Raises InputError for fields that are right alone and do not fit each other."""
+    if not config.baseline:
+        expressions(config)
     for network in ("appearance", "teacher"):
         sizes, widths = config[network].stage_sizes, config[network].stage_widths
         if len(sizes) != len(widths):
@@ -792,6 +826,34 @@ def _check_together(config: ml_collections.ConfigDict) -> None:
                     f"{config.appearance[name]} and {config.teacher[name]}. bottleneck, stem, "
                     "stage_sizes and stage_widths must be equal; last_stride and pooling may differ"
                 )
+
+
+def expressions(config: ml_collections.ConfigDict) -> dict[str, Expression]:
+    """The reconstruction loss R of each of `USES`.
+
+    Raises:
+        InputError: a loss that needs images is to compare codes, or one is unknown.
+    """
+    found = {use: parse(config.reconstruction[use] or config.reconstruction_loss) for use in USES}
+    for use in CODES:
+        if not found[use].images_only:
+            continue
+        own = bool(config.reconstruction[use])
+        field = f"reconstruction.{use}" if own else "reconstruction_loss"
+        raise InputError(
+            f"--config.{field}: {found[use]} has {', '.join(found[use].images_only)}, which needs "
+            f"the rows and columns of an image, and would compare {use.replace('_', ' ')}s too. "
+            "Give codes a loss of their own: --config.reconstruction.structure_code=l1 "
+            "--config.reconstruction.appearance_code=l1"
+        )
+    return found
+
+
+def reconstruction_text(config: ml_collections.ConfigDict) -> str:
+    """R in words: "l1_rmse", or "ssim (structure_code: l1, appearance_code: l1)"."""
+    own = config.get("reconstruction", {})
+    parts = [f"{use}: {own[use]}" for use in USES if own.get(use)]
+    return config.reconstruction_loss + (f" ({', '.join(parts)})" if parts else "")
 
 
 def _refusal(name: str, value: Any, kind: Kind) -> str:

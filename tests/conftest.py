@@ -94,7 +94,7 @@ def leaves_no_trace() -> Iterator[None]:
 
     before = _process_wide()
     with pytest.MonkeyPatch.context() as for_the_test:
-        for_the_test.setattr(losses, "_FUNCTIONS", dict(losses._FUNCTIONS))
+        for_the_test.setattr(losses.registry, "DEFINITIONS", dict(losses.registry.DEFINITIONS))
         yield
     after = _process_wide()
     changed = {

@@ -22,7 +22,7 @@ from tiny import IDENTITIES, tiny_config, tiny_state, tiny_teacher
 
 from dgnet_jax.models import build_networks, reid, resnet
 from dgnet_jax.runtime.devices import place
-from dgnet_jax.training.session import make_train_step, seed_key
+from dgnet_jax.training.session import make_train_step, run_inputs
 from dgnet_jax.training.state import make_optimizers
 from dgnet_jax.training.teacher import TeacherState, make_optimizer, make_step
 from dgnet_jax.training.train_step import EVERY_TERM, ActiveTerms
@@ -131,7 +131,7 @@ def make_case(name: str) -> Case:
         wide(tiny_state(networks, optimizers, STEP)),
         (teacher,),
         draw_batch((BATCH, 4), (BATCH, 2)),
-        (seed_key(config),),
+        (run_inputs(config),),
     )
 
 

@@ -25,7 +25,7 @@ THESIS = {
 @pytest.fixture(autouse=True)
 def own_registry(monkeypatch):
     """What a test registers is forgotten after it."""
-    monkeypatch.setattr(losses, "_FUNCTIONS", dict(losses._FUNCTIONS))
+    monkeypatch.setattr(losses.registry, "DEFINITIONS", dict(losses.registry.DEFINITIONS))
 
 
 def mine(target, output):

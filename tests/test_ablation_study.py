@@ -56,7 +56,7 @@ def trainer(monkeypatch: pytest.MonkeyPatch) -> Trainer:
     session = SimpleNamespace(data=None, teacher=None)
     monkeypatch.setattr(runner, "Session", lambda config: session)
     monkeypatch.setattr(runner.Runner, "_teacher", lambda self, session: None)
-    monkeypatch.setattr(losses, "_FUNCTIONS", dict(losses._FUNCTIONS))
+    monkeypatch.setattr(losses.registry, "DEFINITIONS", dict(losses.registry.DEFINITIONS))
 
     monkeypatch.setattr(runner, "real_images", lambda *arguments, cache: None)
 
@@ -269,7 +269,7 @@ def test_a_loss_of_ones_own_is_run_by_its_name(trainer, tmp_path):
     folder = tmp_path / "study" / "runs" / "mine" / "seed_0"
     assert work_directory.load_config(folder).reconstruction_loss == "mine"
     # A process that does not know the function reads its results.
-    losses._FUNCTIONS.pop("mine")
+    losses.registry.DEFINITIONS.pop("mine")
     assert [row["loss"] for row in Study.load(tmp_path / "study").table()] == ["l1", "mine"]
 
 

@@ -21,9 +21,9 @@ from dgnet_jax.errors import InputError
 from dgnet_jax.models import blocks, build_networks
 from dgnet_jax.runtime.devices import place
 from dgnet_jax.training.session import make_train_step
-from dgnet_jax.training.state import make_optimizers
+from dgnet_jax.training.state import blank_state, make_optimizers
 from dgnet_jax.training.train_step import ActiveTerms
-from dgnet_jax.training.trainer import blank_state, warn_of_a_cpu
+from dgnet_jax.training.trainer import warn_of_a_cpu
 
 UPSAMPLING = blocks.Geometry(padding=(2, 2), reflect=True, upsample=True)
 

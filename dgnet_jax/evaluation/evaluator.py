@@ -17,7 +17,7 @@ import numpy as np
 from absl import logging
 
 from dgnet_jax.config import trained_config
-from dgnet_jax.config_fields import checked
+from dgnet_jax.config_fields import checked, reconstruction_text
 from dgnet_jax.data.pipeline import ReidData
 from dgnet_jax.data.splits import JUNK
 from dgnet_jax.errors import InputError
@@ -178,7 +178,7 @@ def evaluate_fully(
         "source": model.source,
         "step": model.step,
         "identities": model.num_identities,
-        "reconstruction_loss": None if config.get("baseline") else config.reconstruction_loss,
+        "reconstruction_loss": None if config.get("baseline") else reconstruction_text(config),
         "config": config_name,
         "ranking": [row.as_json() for row in rows],
         "counts": _counts(rows),

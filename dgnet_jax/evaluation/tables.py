@@ -6,6 +6,7 @@ from typing import Any
 import ml_collections
 from tabulate import tabulate
 
+from dgnet_jax.config_fields import reconstruction_text
 from dgnet_jax.data.readers.counts import UNKNOWN_CAMERAS
 from dgnet_jax.evaluation.truth import COLOURED
 
@@ -46,7 +47,7 @@ def table(metrics: Mapping[str, float], config: ml_collections.ConfigDict) -> st
     Of a drawn data set also how its swaps compare with their truth.
     """
     if "mAP" in metrics:
-        name = "baseline" if config.get("baseline") else config.reconstruction_loss
+        name = "baseline" if config.get("baseline") else reconstruction_text(config)
         lines = [_ranking_table("loss", {name: metrics}), f"{_counts(metrics)}. {_NOTE}"]
         lines += _of_cameras(metrics, config.data.get("cameras", True))
     else:

@@ -193,3 +193,10 @@ class Teacher(nn.Module):
         pooled = pool_parts(x, 1, self.pooling)[:, 0]
         head = ReidHead(self.num_identities, self.embedding, self.dropout, name="head")
         return head(pooled, groups, use_running_average, drop)
+
+    def feature_maps(
+        self, images: Float[Array, "items height width 3"]
+    ) -> list[Float[Array, "items _h _w _channels"]]:
+        """What each stage of the backbone gives, by running statistics, in float32 or float64."""
+        stages = self.backbone.stages(images)
+        return [x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in stages]

@@ -155,14 +155,23 @@ class ResNet(nn.Module):
         """Channels of the last feature map."""
         return self.stage_widths[-1] * (4 if self.bottleneck else 1)
 
-    @nn.compact
     def __call__(
         self,
         images: Float[Array, "items height width 3"],
         groups: int = 1,
         use_running_average: bool = True,
     ) -> Float[Array, "items h w {self.features}"]:
-        """The last feature map.
+        """The last feature map; arguments as of `stages`."""
+        return self.stages(images, groups, use_running_average)[-1]
+
+    @nn.compact
+    def stages(
+        self,
+        images: Float[Array, "items height width 3"],
+        groups: int = 1,
+        use_running_average: bool = True,
+    ) -> list[Float[Array, "items _h _w _channels"]]:
+        """The feature map after each stage.
 
         With `use_running_average` false each of the `groups` is normalised by its own batch
         statistics; see `GroupedBatchNorm` for the order of the leading axis.
@@ -181,6 +190,7 @@ class ResNet(nn.Module):
         x = nn.relu(GroupedBatchNorm(use_running_average, groups, name="bn1")(x))
         if self.stem == "resnet":
             x = max_pool(x)
+        maps = []
         for stage, (size, width) in enumerate(
             zip(self.stage_sizes, self.stage_widths, strict=True), start=1
         ):
@@ -197,4 +207,5 @@ class ResNet(nn.Module):
                     self.dtype,
                     name=f"layer{stage}_{index}",
                 )(x)
-        return x
+            maps.append(x)
+        return maps

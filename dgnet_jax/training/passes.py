@@ -330,6 +330,12 @@ class TeacherPass(NamedTuple):
     train_bn: bool
     label_style: int
 
+    def feature_maps(
+        self, teacher: Variables, images: Float[Array, "items height width 3"]
+    ) -> list[Float[Array, "items _h _w _channels"]]:
+        """The maps after each of its stages, by running statistics; for `teacher_features`."""
+        return apply(self.networks.teacher, teacher, images, method="feature_maps")
+
     def labels(
         self,
         teacher: Variables,

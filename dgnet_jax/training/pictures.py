@@ -12,6 +12,7 @@ import numpy as np
 from absl import logging
 from PIL import Image
 
+from dgnet_jax.config_fields import reconstruction_text
 from dgnet_jax.data.sampling import choose_images
 from dgnet_jax.data.synthetic import Settings, TrueSwaps
 from dgnet_jax.evaluation.truth import chosen_swaps, measure_in_short, unmeasurable
@@ -92,7 +93,7 @@ class Painter:
                     swapped[other, index],
                 ]
             )
-        loss = self._config.reconstruction_loss
+        loss = reconstruction_text(self._config)
         grid = image_grid(
             rows,
             column_titles=("a", "a rebuilt", "b", "a's clothes, b's pose", "b's clothes, a's pose"),
@@ -121,7 +122,7 @@ class Painter:
             list(structures),
             self._swap(state, appearances, structures),
             truth.truth[: len(appearances), : len(structures)],
-            caption=f"Reconstruction loss {self._config.reconstruction_loss}, step {step}: "
+            caption=f"Reconstruction loss {reconstruction_text(self._config)}, step {step}: "
             "appearance of the row's image on the structure of the column's, as painted and, "
             "below it, as drawn: the truth",
             scale=max(1, 128 // truth.truth.shape[2]),

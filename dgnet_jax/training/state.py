@@ -9,7 +9,8 @@ import ml_collections
 import optax
 
 from dgnet_jax.errors import InputError
-from dgnet_jax.models import Params, Variables
+from dgnet_jax.models import Networks, Params, Variables
+from dgnet_jax.models.initialization import init_parameters
 from dgnet_jax.training.schedules import step_decay
 
 PARTS = ("structure_encoder", "decoder", "appearance_encoder", "discriminator")
@@ -134,6 +135,14 @@ def make_optimizers(config: ml_collections.ConfigDict) -> Optimizers:
         appearance=optax.set_to_zero() if "appearance_encoder" in frozen else appearance,
         discriminator=optax.set_to_zero() if "discriminator" in frozen else discriminator,
     )
+
+
+def blank_state(
+    config: ml_collections.ConfigDict, networks: Networks, optimizers: Optimizers, key: jax.Array
+) -> TrainState:
+    """The state at step 0 with every network as initialised. Pure."""
+    parts = init_parameters(networks, config.data.height, config.data.width, key)
+    return create_state(*parts, optimizers)
 
 
 def create_state(

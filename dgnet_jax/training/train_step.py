@@ -8,7 +8,7 @@ Terms whose ramp has not begun are no part of the program: the host, which knows
 between the programs before and after (`active_terms`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -20,7 +20,8 @@ import optax
 from jax import lax
 from jaxtyping import Bool, Float, Int, PRNGKeyArray
 
-from dgnet_jax.losses import reconstruction_loss
+from dgnet_jax.config_fields import expressions
+from dgnet_jax.losses import Expression, evaluate
 from dgnet_jax.models import Networks, Params, Variables
 from dgnet_jax.models.reid import AppearanceFeatures
 from dgnet_jax.training import objective
@@ -170,15 +171,18 @@ class Objective(NamedTuple):
     generator: Generator
     discriminator: Discriminator
     encoder: AppearanceEncoder
-    measure: Callable[[Array, Array], Array]
+    measures: Mapping[str, Callable[[Array, Array], Array]]
     weights: ml_collections.ConfigDict
     active: ActiveTerms
 
     def difference(
-        self, target: Float[Array, "batch 2 *values"], output: Float[Array, "batch 2 *values"]
+        self,
+        use: str,
+        target: Float[Array, "batch 2 *values"],
+        output: Float[Array, "batch 2 *values"],
     ) -> objective.Term:
-        """R of each direction."""
-        return objective.reconstruction(self.measure, target, output)
+        """R of each direction; use: one of `config_fields.USES`."""
+        return objective.reconstruction(self.measures[use], target, output)
 
     def total(self, inputs: Inputs, given: Given) -> tuple[Float[Array, ""], tuple[Losses, Params]]:
         """The weighted sum; all terms, and E_a's running statistics after the step."""
@@ -220,8 +224,8 @@ class Objective(NamedTuple):
         scores = self.discriminator.scores(given.discriminator, generated)
         return {
             "adversarial": objective.adversarial(scores, self.discriminator.gan),
-            "self_reconstruction": self.difference(given.real, own),
-            "same_identity_reconstruction": self.difference(given.real, same_identity),
+            "self_reconstruction": self.difference("images", given.real, own),
+            "same_identity_reconstruction": self.difference("images", given.real, same_identity),
         }
 
     def identity(self, inputs: Inputs, given: Given) -> Losses:
@@ -247,9 +251,11 @@ class Objective(NamedTuple):
         )
         own_codes = lax.stop_gradient(inputs.real.codes[:, :2])
         return {
-            "structure_code": self.difference(lax.stop_gradient(given.structure), structure),
-            "appearance_code": self.difference(own_codes, codes),
-            "cycle": self.difference(given.real, cycled),
+            "structure_code": self.difference(
+                "structure_code", lax.stop_gradient(given.structure), structure
+            ),
+            "appearance_code": self.difference("appearance_code", own_codes, codes),
+            "cycle": self.difference("cycle", given.real, cycled),
         }
 
     def teacher(self, inputs: Inputs, given: Given) -> tuple[objective.Term, Params]:
@@ -269,8 +275,13 @@ def make_update(
     optimizers: Optimizers,
     active: ActiveTerms = EVERY_TERM,
     axis: str | None = None,
-) -> Callable[[TrainState, Variables, Batch, StepRandomness], tuple[TrainState, Losses]]:
-    """Builds the pure step `update(state, teacher_variables, batch, randomness)`.
+    reconstruction: Mapping[str, Expression] | None = None,
+) -> Callable[..., tuple[TrainState, Losses]]:
+    """Builds the pure step `update(state, teacher_variables, batch, randomness, inputs)`.
+
+    inputs: `Expression.inputs` of the reconstruction loss of each of `config_fields.USES`; those of
+    `reconstruction` by default, which is by default `config_fields.expressions(config)`. The step
+    serves all expressions of the same form.
 
     It computes the `active` ramped terms, those of `active_terms` at the step or more of them. With
     an `axis`, mapped by `jax.pmap`, it sees one device's share of the batch: batch norms normalise
@@ -284,13 +295,23 @@ def make_update(
     discriminator = Discriminator(networks, config.gan_loss, config.discriminator.gradient_penalty)
     encoder = AppearanceEncoder(networks, config.appearance.cut_gradient, train_bn, axis)
     teacher_pass = TeacherPass(networks, train_bn, config.teacher.label_style)
-    measure = reconstruction_loss(config.reconstruction_loss)
-    terms = Objective(generator, discriminator, encoder, measure, config.weights, active)
+    chosen = reconstruction or expressions(config)
+    own_inputs = {use: expression.inputs for use, expression in chosen.items()}
+    forms = {use: expression.form for use, expression in chosen.items()}
     average = partial(lax.pmean, axis_name=axis) if axis else lambda tree: tree
 
     def update(
-        state: TrainState, teacher: Variables, batch: Batch, randomness: StepRandomness
+        state: TrainState,
+        teacher: Variables,
+        batch: Batch,
+        randomness: StepRandomness,
+        inputs: Mapping[str, Any] = own_inputs,
     ) -> tuple[TrainState, Losses]:
+        seen = partial(teacher_pass.feature_maps, teacher)
+        measures = {
+            use: partial(evaluate, form, inputs[use], features=seen) for use, form in forms.items()
+        }
+        terms = Objective(generator, discriminator, encoder, measures, config.weights, active)
         real, params = batch.images[:, :2], state.appearance
         real_dropout, student_dropout = jax.random.split(randomness.dropout)
 
@@ -342,7 +363,7 @@ def make_update(
                 )
 
         # All other terms, and their gradient by what the passes gave.
-        inputs = Inputs(images, generated, real_pass, features, pooled, state.generator, params)
+        of_terms = Inputs(images, generated, real_pass, features, pooled, state.generator, params)
         given = Given(
             real=real,
             structure=structure,
@@ -356,7 +377,7 @@ def make_update(
             dropout=student_dropout,
         )
         (total, (losses, new_stats)), gradient = jax.value_and_grad(terms.total, has_aux=True)(
-            inputs, given
+            of_terms, given
         )
 
         # Back through the frozen E_a to the images, through the generator, and to E_a. The term of

@@ -23,7 +23,6 @@ from dgnet_jax.evaluation.variants import Metrics
 from dgnet_jax.figures import save_png
 from dgnet_jax.inference import load_teacher
 from dgnet_jax.models import Networks, Variables
-from dgnet_jax.models.initialization import init_parameters
 from dgnet_jax.runtime import workdir as work_directory
 from dgnet_jax.runtime.checkpoints import last_saved
 from dgnet_jax.runtime.devices import (
@@ -38,8 +37,8 @@ from dgnet_jax.training.loop import Stage, run_stage
 from dgnet_jax.training.pictures import Painter
 from dgnet_jax.training.run_log import RunLog
 from dgnet_jax.training.schedules import first_active_step
-from dgnet_jax.training.session import Session, seed_key
-from dgnet_jax.training.state import Optimizers, TrainState, create_state
+from dgnet_jax.training.session import Session
+from dgnet_jax.training.state import Optimizers, TrainState, blank_state
 from dgnet_jax.training.teacher import log_start, train_baseline, train_teacher
 
 # Parameters of the generator and E_a together; `small` has 2 million, ResNet-50 alone 23.
@@ -70,22 +69,17 @@ SHOWN = (
 )
 
 
-def blank_state(
-    config: ml_collections.ConfigDict, networks: Networks, optimizers: Optimizers, key: jax.Array
-) -> TrainState:
-    """The state at step 0 with every network as initialised. Pure."""
-    parts = init_parameters(networks, config.data.height, config.data.width, key)
-    return create_state(*parts, optimizers)
-
-
 def initial_state(
     config: ml_collections.ConfigDict,
     networks: Networks,
     optimizers: Optimizers,
     teacher: Variables | None,
     placement: Placement,
+    init: Callable[[jax.Array], TrainState] | None = None,
 ) -> TrainState:
     """The state at step 0, on all devices: E_a's backbone from ImageNet, the teacher or scratch.
+
+    `init` is `Session.blank_state`, where there is a session; it is compiled here otherwise.
 
     Raises:
         InputError: `appearance.init` is unknown, or the teacher's backbone has another shape.
@@ -93,7 +87,7 @@ def initial_state(
     start = config.appearance.init
     if start not in ("imagenet", "teacher"):
         raise InputError(f"--config.appearance.init: {start!r} is neither 'imagenet' nor 'teacher'")
-    init = placement.compile_init(partial(blank_state, config, networks, optimizers))
+    init = init or placement.compile_init(partial(blank_state, config, networks, optimizers))
     state = init(jax.random.key(config.seed))
     appearance = {"params": state.appearance, "batch_stats": state.appearance_stats}
     if start == "teacher":
@@ -282,7 +276,10 @@ def train(
                 config.batch_size, lambda rows: gather_pairs(data.train_images, chosen[rows])
             )
 
-        key = placement.put_state(seed_key(config))
+        inputs = session.inputs(config)
+
+        def step(step: int, state: TrainState, batch: Any) -> tuple[TrainState, Any]:
+            return session.step(config, step)(state, teacher, batch, inputs)
 
         def evaluate(state: TrainState) -> Metrics:
             return session.evaluator(state.appearance_variables) | painter.measure(state)
@@ -299,8 +296,16 @@ def train(
             total_steps=config.total_steps,
             images_per_step=2 * config.batch_size,
             abstract=placement.abstract(abstract),
-            initial=partial(initial_state, config, networks, optimizers, teacher, placement),
-            step=lambda step, state, batch: session.step(config, step)(state, teacher, batch, key),
+            initial=partial(
+                initial_state,
+                config,
+                networks,
+                optimizers,
+                teacher,
+                placement,
+                session.blank_state,
+            ),
+            step=step,
             batch=batch,
             evaluate=evaluate,
             draw=draw,

@@ -20,6 +20,7 @@ from dgnet_jax.ablation.report.comparisons import Painting, paint_first
 from dgnet_jax.ablation.report.runs import Run, by_label, read_run
 from dgnet_jax.ablation.report.sections import Groups, Section
 from dgnet_jax.ablation.results import FINISHED, run_directory
+from dgnet_jax.config_fields import reconstruction_text
 from dgnet_jax.data.sampling import choose_images
 from dgnet_jax.errors import InputError
 from dgnet_jax.runtime.atomic import replacing, write_json
@@ -95,7 +96,7 @@ def write_run_report(
         "status": FINISHED,
         "steps": config.total_steps,
     }
-    title = f"DG-Net with {config.reconstruction_loss} on {config.data.name}"
+    title = f"DG-Net with {reconstruction_text(config)} on {config.data.name}"
     return _write(workdir, title, [read_run(workdir, result)], config, (), train_images)
 
 
