@@ -39,6 +39,7 @@ from dgnet_jax.data.pipeline import gather_labelled, gather_pairs
 from dgnet_jax.data.sampling import ClassificationSampler, PairSampler
 from dgnet_jax.models import blocks, build_networks, build_teacher
 from dgnet_jax.training import teacher as teacher_stage
+from dgnet_jax.training.schedules import ramp_start
 from dgnet_jax.training.session import Session, make_train_step, run_inputs
 from dgnet_jax.training.train_step import active_terms
 from dgnet_jax.training.trainer import initial_state
@@ -98,7 +99,8 @@ def dgnet_program(config: ml_collections.ConfigDict) -> Program:
     state = initial_state(config, networks, session.optimizers, None, placement)
     # Past every ramp and before the first milestone, so that each term has its full weight.
     ramp_steps = int(2 * max(config.weights.teacher, config.weights.cycle) / config.ramp.scale)
-    start = 0 if _PHASE.value == "start" else config.ramp.start + ramp_steps
+    latest = max(ramp_start(config.ramp, "cycle"), ramp_start(config.ramp, "teacher"))
+    start = 0 if _PHASE.value == "start" else latest + ramp_steps
     state = replace(state, step=placement.put_state(jnp.asarray(start, jnp.int32)))
     images, labels = _random_data(config)
     sampler = PairSampler(labels, size, 0)

@@ -17,7 +17,7 @@ from typing import Any
 import ml_collections
 from safetensors import SafetensorError, safe_open
 
-from dgnet_jax.config_fields import checked
+from dgnet_jax.config_fields import checked, older_config
 from dgnet_jax.config_fields import default_config as default_config
 from dgnet_jax.errors import InputError
 from dgnet_jax.losses import canonical_expression
@@ -80,7 +80,7 @@ def split_list(text: str) -> list[str]:
 def trained_config(workdir: str | Path) -> ml_collections.ConfigDict:
     """The configuration of a trained run, as its work directory holds it.
 
-    Fields that are newer than the run get the default, as `config_fields.checked` gives it.
+    Fields that are newer than the run get what it had in their place.
 
     Args:
         workdir: the folder of the run; or a .safetensors file of `export.released.to_safetensors`,
@@ -102,9 +102,12 @@ def trained_config(workdir: str | Path) -> ml_collections.ConfigDict:
 def stored_config(
     config: ml_collections.ConfigDict, file: Path, remedy: str
 ) -> ml_collections.ConfigDict:
-    """`config_fields.checked` of what a file holds; its InputError names the file."""
+    """`config_fields.checked` of what a file holds; its InputError names the file.
+
+    Fields that it lacks are newer than it is: they get the values of `older_config`.
+    """
     try:
-        return checked(config)
+        return checked(config, absent=older_config())
     except InputError as error:
         raise InputError(f"{file}: not the configuration of a run. {remedy}\n{error}") from error
 

@@ -39,11 +39,14 @@ class Field:
         default: its value, of the published recipe.
         kind: what it may be.
         comment: what it means, with units.
+        before: what runs from before the field was there did, where that is not the default; else
+            None.
     """
 
     default: Any
     kind: Kind
     comment: str
+    before: Any = None
 
 
 DATA_SETS = (
@@ -275,6 +278,12 @@ FIELDS: dict[str, Field] = {
         wholes(1, 1),
         "Of the branches of the atrous pyramid.",
     ),
+    "structure_encoder.train_probability": Field(
+        0.5,
+        real(0, at_most=1),
+        "The coin: with this probability a step's structure-code and cycle terms train E_s, with "
+        "the generated images fixed; else they train the images, with E_s fixed.",
+    ),
     "decoder.num_residual": Field(
         4,
         whole(1, 1_000),
@@ -386,6 +395,14 @@ FIELDS: dict[str, Field] = {
         one_of(0, 1, 2, 3, 4),
         "0 soft labels, 1 one-hot of their argmax, 2 the appearance's identity, 3 uniform "
         "(LSRO), 4 soft labels restricted to the two source identities.",
+    ),
+    "teacher.label_dropout": Field(
+        True,
+        yes_or_no(),
+        "Whether teacher.dropout acts when the teacher labels generated images, as it does in the "
+        "released program; whatever appearance.train_bn is, which chooses the statistics of batch "
+        "norms. Runs from before 2026-11-28 had none.",
+        before=False,
     ),
     "teacher.bottleneck": Field(
         True,
@@ -539,6 +556,12 @@ FIELDS: dict[str, Field] = {
         whole(-1_000_000),
         "A ramped weight at step t is ramp.scale * (t - ramp.start), at most the weight; 0 "
         "until ramp.start.",
+    ),
+    "ramp.teacher_delay": Field(
+        0,
+        whole(-1_000_000),
+        "Steps from ramp.start to the start of the teacher term's own ramp, which weights.fine "
+        "follows; below 0 the teacher begins before the others.",
     ),
     "ramp.scale": Field(
         5e-4,
@@ -723,10 +746,25 @@ def default_config() -> ml_collections.ConfigDict:
     return config
 
 
-def checked(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+def older_config() -> ml_collections.ConfigDict:
+    """What a stored run that lacks a field did in its place: the default, or `Field.before`."""
+    config = default_config()
+    for name, field in FIELDS.items():
+        if field.before is not None:
+            _set(config, name, field.before)
+    return config
+
+
+def checked(
+    config: ml_collections.ConfigDict, absent: ml_collections.ConfigDict | None = None
+) -> ml_collections.ConfigDict:
     """A copy of a configuration whose every field is of its kind.
 
-    Fields that it lacks get the default, "~" in paths becomes the home folder.
+    "~" in paths becomes the home folder.
+
+    Args:
+        config: to check.
+        absent: has the values of fields that `config` lacks; the defaults if None.
 
     Raises:
         InputError: names every field that is unknown or has a value that it may not have, with the
@@ -749,9 +787,9 @@ def checked(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
             wrong.append(_refusal(name, value, known[name].kind))
     if wrong:
         raise InputError("\n".join(wrong))
-    for name, field in FIELDS.items():
+    for name, value in _leaves(absent or default_config()):
         if name not in found:
-            _set(config, name, field.default)
+            _set(config, name, value)
     _check_together(config)
     return config.lock() if locked else config
 

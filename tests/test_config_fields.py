@@ -1,6 +1,7 @@
 """The table of configuration fields: what each may be, checked at every entrance."""
 
 import inspect
+import json
 import math
 from pathlib import Path
 
@@ -8,7 +9,10 @@ import ml_collections
 import pytest
 
 from configs import cuhk03, custom, drawn, duke, market, msmt17, quickstart
+from dgnet_jax.ablation.plan import STUDY_FILE, refuse_other_plan, save_plan
+from dgnet_jax.ablation.points import choose_losses
 from dgnet_jax.ablation.study import Study
+from dgnet_jax.config import trained_config
 from dgnet_jax.config_fields import (
     DATA_SETS,
     DRAWING,
@@ -17,6 +21,7 @@ from dgnet_jax.config_fields import (
     checked,
     default_config,
     described,
+    older_config,
 )
 from dgnet_jax.data.readers.datasets import READERS
 from dgnet_jax.data.synthetic import draw_dataset
@@ -24,9 +29,10 @@ from dgnet_jax.errors import InputError
 from dgnet_jax.evaluation.evaluator import evaluate, evaluate_fully
 from dgnet_jax.generate.tasks import generate
 from dgnet_jax.inference import load_baseline, load_model, load_teacher_model
+from dgnet_jax.runtime import workdir as work_directory
 from dgnet_jax.training.state import PARTS
 from dgnet_jax.training.teacher import train_baseline
-from dgnet_jax.training.trainer import train
+from dgnet_jax.training.trainer import RESUMABLE, train
 
 DOCS = Path(__file__).parents[1] / "docs" / "configuration.md"
 CONFIGS = [
@@ -218,6 +224,41 @@ def test_missing_fields_get_the_default_and_the_given_configuration_stays_as_it_
     before = config.to_dict()
     assert checked(config).to_dict() == default_config().to_dict()
     assert config.to_dict() == before
+
+
+def test_a_run_from_before_the_teachers_dropout_in_labels_goes_on_without_it(tmp_path):
+    config = default_config()
+    stored = work_directory.as_json(config)
+    del stored["teacher"]["label_dropout"]
+    (tmp_path / work_directory.CONFIG_FILE).write_text(json.dumps(stored), encoding="utf-8")
+    assert not trained_config(tmp_path).teacher.label_dropout
+    try:
+        with pytest.raises(InputError, match=r"teacher.label_dropout: false there, true now\n"):
+            work_directory.prepare(tmp_path, config, RESUMABLE, older_config())
+        config.teacher.label_dropout = False
+        work_directory.prepare(tmp_path, config, RESUMABLE, older_config())
+        assert trained_config(tmp_path) == config
+    finally:
+        work_directory.unlock(tmp_path)
+
+
+def test_a_study_from_before_it_goes_on_without_it(tmp_path):
+    config = default_config()
+    save_plan(tmp_path, config, choose_losses(["l1"]), [0])
+    plan = json.loads((tmp_path / STUDY_FILE).read_text())
+    del plan["config"]["teacher"]["label_dropout"]
+    (tmp_path / STUDY_FILE).write_text(json.dumps(plan), encoding="utf-8")
+    assert not Study.load(tmp_path).config.teacher.label_dropout
+    with pytest.raises(InputError, match=r"teacher.label_dropout: false there, true now\n"):
+        refuse_other_plan(tmp_path, config, choose_losses(["l1"]))
+    config.teacher.label_dropout = False
+    refuse_other_plan(tmp_path, config, choose_losses(["l1"]))
+
+
+def test_what_older_runs_did_is_a_value_that_the_field_may_have():
+    assert checked(older_config()).to_dict() == older_config().to_dict()
+    changed = {name: field.before for name, field in FIELDS.items() if field.before is not None}
+    assert changed == {"teacher.label_dropout": False}
 
 
 def test_a_tilde_in_paths_is_the_home_folder(monkeypatch):

@@ -87,6 +87,8 @@ def reference_config(meta: dict, dtype: str) -> ml_collections.ConfigDict:
     config.appearance.pooling = pooling[meta["pool"]]
     config.appearance.dropout_prime = config.appearance.dropout_fine = meta["dropout"]
     config.teacher.label_style = meta["teacher_style"]
+    # The reference was run without dropout anywhere.
+    config.teacher.label_dropout = bool(meta["dropout"])
     config.teacher.last_stride = meta["teacher_last_stride"]
     config.teacher.pooling = pooling[meta["teacher_pool"]]
     config.weights = dict(

@@ -10,7 +10,7 @@ import pytest
 from configs import base
 from dgnet_jax.training.schedules import first_active_step, ramp, ramped_weight, step_decay
 from dgnet_jax.training.state import reid_sgd
-from dgnet_jax.training.train_step import term_weights
+from dgnet_jax.training.train_step import active_terms, term_weights
 from dgnet_jax.training.trainer import inactive_terms
 
 WARM, SCALE = 30_000, 0.0005
@@ -82,6 +82,36 @@ def test_the_fine_head_begins_with_the_teacher_term_and_half_a_ramp_behind_it():
     np.testing.assert_allclose([step["teacher"] for step in steps], teacher, rtol=1e-6)
     fine = [0.2 * ramp for ramp in (0, 0, 0, 0, 0, 0.1, 0.2, 0.3)]
     np.testing.assert_allclose([step["fine"] for step in steps], fine, rtol=1e-6)
+
+
+@pytest.mark.parametrize("delay", [4, -2])
+def test_the_teachers_ramp_can_start_apart_from_the_others_and_the_fine_head_follows_it(delay):
+    config, together = base.get_config(), base.get_config()
+    config.ramp.start, config.ramp.scale, config.ramp.teacher_delay = 3, 0.1, delay
+    together.ramp.start, together.ramp.scale = 3, 0.1
+    apart = ("teacher", "fine")
+    for step in range(2, 16):
+        weights = term_weights(config, jnp.int32(step))
+        others, same = (term_weights(together, jnp.int32(at)) for at in (step, step - delay))
+        for name, weight in weights.items():
+            expected = (same if name in apart else others)[name]
+            assert float(weight) == pytest.approx(float(expected), rel=1e-6), (step, name)
+        # The programs that are compiled and what is printed go by the same starts: 3 + 2, and
+        # `delay` later.
+        assert active_terms(config, step) == (step >= 5, step >= 5 + delay)
+        waiting = {} if step >= 5 + delay else {"teacher": f"until step {6 + delay}"}
+        if step < 5:
+            names = ("structure_code", "appearance_code", "cycle")
+            waiting |= dict.fromkeys(names, "until step 6")
+        assert inactive_terms(config, step) == waiting
+
+
+def test_a_teacher_may_start_behind_all_steps():
+    config = base.get_config()
+    config.ramp.start = config.ramp.teacher_delay = 2**31 - 1
+    assert active_terms(config, 2**31 - 2) == (False, False)
+    weights = term_weights(config, jnp.int32(2**31 - 2))
+    assert weights["teacher"] == weights["fine"] == weights["cycle"] == 0
 
 
 @pytest.mark.parametrize("maximum", [1.0, 0.01, 0.0])

@@ -29,7 +29,8 @@ from dgnet_jax.training.train_step import (
 pytestmark = pytest.mark.slow
 
 RAMPED = ("structure_code", "appearance_code", "cycle", "teacher")
-WITHOUT_DROPOUT = {"appearance.dropout_prime": 0.0, "appearance.dropout_fine": 0.0}
+WITHOUT_DROPOUT_OF_E_A = {"appearance.dropout_prime": 0.0, "appearance.dropout_fine": 0.0}
+WITHOUT_DROPOUT = {**WITHOUT_DROPOUT_OF_E_A, "teacher.label_dropout": False}
 NO_WEIGHTS = {name: 0.0 for name in tiny_config().weights}
 STEP = 5
 
@@ -53,18 +54,19 @@ class Laboratory:
         self.state = tiny_state(self.networks, self.optimizers, STEP)
         self.teacher = tiny_teacher(self.networks)
 
-        def step(state, batch, coin, weights, decay):
+        def step(state, batch, coin, weights, decay, key):
             config = ml_collections.ConfigDict(self.config.to_dict(), type_safe=False)
             config.weights = ml_collections.ConfigDict(weights, type_safe=False)
             config.optimizer.weight_decay = decay
             update = make_update(config, self.networks, make_optimizers(config))
-            return update(state, self.teacher, batch, StepRandomness(jax.random.key(7), coin))
+            return update(state, self.teacher, batch, StepRandomness(key, coin))
 
         self._step = jax.jit(step, compiler_options=FAST_COMPILATION)
 
-    def step(self, weights, coin=True, decay=0.0):
+    def step(self, weights, coin=True, decay=0.0, key=7):
         batch = draw_batch(bool(self.config.augment.erasing_probability))
-        return self._step(self.state, batch, coin, NO_WEIGHTS | weights, decay)
+        weights = NO_WEIGHTS | weights
+        return self._step(self.state, batch, coin, weights, decay, jax.random.key(key))
 
     def learners(self, weights, coin):
         """Which parts one step with these weights changes; D always learns."""
@@ -98,10 +100,13 @@ def released() -> Laboratory:
 
 @cache
 def papers_equations() -> Laboratory:
-    """Without the cut; with average pooling, and without random erasing besides."""
+    """Without the cut; with average pooling, and without random erasing besides.
+
+    With the teacher's dropout when it labels, as published.
+    """
     return Laboratory(
         {
-            **WITHOUT_DROPOUT,
+            **WITHOUT_DROPOUT_OF_E_A,
             "appearance.cut_gradient": False,
             "appearance.pooling": "average",
             "augment.erasing_probability": 0.0,
@@ -193,6 +198,18 @@ def test_the_total_is_the_weighted_sum_of_the_table():
     assert losses["generator"] == pytest.approx(total, rel=1e-5)
     assert losses["discriminator"] == pytest.approx(losses["discriminator_terms"], rel=1e-6)
     assert set(losses) == set(effective) | {"generator", "discriminator", "discriminator_terms"}
+
+
+def test_the_teachers_dropout_makes_its_labels_random_and_nothing_else():
+    def losses_by(laboratory, key):
+        return laboratory.step({"teacher": 1.0}, key=key)[1]
+
+    first, second = (losses_by(papers_equations(), key) for key in (7, 8))
+    assert set(first) == {name for name in first if np.isfinite(first[name]).all()}
+    differing = {name for name in first if not np.array_equal(first[name], second[name])}
+    assert differing == {"teacher", "generator"}
+    first, second = (losses_by(released(), key) for key in (7, 8))
+    assert all(np.array_equal(first[name], second[name]) for name in first)
 
 
 def cross_entropy(logits, labels):

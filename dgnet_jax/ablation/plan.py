@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 
 from dgnet_jax.ablation.points import Point, check_label
 from dgnet_jax.ablation.results import read_stored
-from dgnet_jax.config import default_config
+from dgnet_jax.config_fields import older_config
 from dgnet_jax.errors import InputError
 from dgnet_jax.runtime import workdir as work_directory
 from dgnet_jax.runtime.atomic import write_json
@@ -64,7 +64,7 @@ def refuse_other_plan(
     saved = read_plan(study)
     if saved is None:
         return
-    lines = work_directory.differences(saved["config"], config, MAY_DIFFER, default_config())
+    lines = work_directory.differences(saved["config"], config, MAY_DIFFER, older_config())
     lines += [
         f"  losses.{point.label}: {saved['losses'][point.label]} there, {point.expression} now"
         for point in points

@@ -31,8 +31,7 @@ from dgnet_jax.ablation.results import (
     write_result,
 )
 from dgnet_jax.ablation.shared_teacher import study_teacher
-from dgnet_jax.config import default_config
-from dgnet_jax.config_fields import checked
+from dgnet_jax.config_fields import checked, older_config
 from dgnet_jax.data.pipeline import ReidData
 from dgnet_jax.errors import DivergedError, InputError
 from dgnet_jax.evaluation.generated_images import FeatureFn, RealImages
@@ -212,7 +211,7 @@ class Runner:
             self.folder(point, seed),
             self.config_of(point, seed),
             RUN_MAY_DIFFER,
-            default_config(),
+            older_config(),
         )
 
     def _real_images(self, session: Session) -> RealImages | None:

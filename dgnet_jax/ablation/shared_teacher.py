@@ -7,7 +7,7 @@ from pathlib import Path
 import ml_collections
 from absl import logging
 
-from dgnet_jax.config import default_config
+from dgnet_jax.config_fields import older_config
 from dgnet_jax.data.pipeline import ReidData
 from dgnet_jax.inference import load_teacher
 from dgnet_jax.models import Variables
@@ -44,11 +44,11 @@ def study_teacher(
         DivergedError, Stopped: as `trainer.train`.
     """
     refuse_other = work_directory.refuse_other
-    on_first_process(partial(refuse_other, folder, config, may_differ, default_config()))
+    on_first_process(partial(refuse_other, folder, config, may_differ, older_config()))
     waiting = False
     while not from_first_process(_is_finished(folder, config)):
         try:
-            work_directory.prepare(folder, config, may_differ, default_config())
+            work_directory.prepare(folder, config, may_differ, older_config())
         except InUseError as error:
             if not waiting:
                 logging.info("waiting for the teacher: %s", error)

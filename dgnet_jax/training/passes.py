@@ -323,12 +323,15 @@ class AppearanceEncoder(NamedTuple):
 class TeacherPass(NamedTuple):
     """The frozen teacher on generated images.
 
-    train_bn: `config.appearance.train_bn`; label_style: `config.teacher.label_style`.
+    train_bn: `config.appearance.train_bn`; label_style, label_dropout: `config.teacher`'s; axis: of
+    `jax.pmap`, or None.
     """
 
     networks: Networks
     train_bn: bool
     label_style: int
+    label_dropout: bool
+    axis: str | None
 
     def feature_maps(
         self, teacher: Variables, images: Float[Array, "items height width 3"]
@@ -341,12 +344,14 @@ class TeacherPass(NamedTuple):
         teacher: Variables,
         generated: Float[Array, "batch 2 height width 3"],
         identities: Int[Array, "batch 2"],
+        dropout: PRNGKeyArray,
     ) -> Float[Array, "batch 2 identities"]:
         """Distributions for the prime head to learn, without gradient.
 
         Args:
             generated: each is seen as it is and mirrored.
             identities: of the appearances.
+            dropout: of the images and of their mirrors, each for itself.
         """
         views = jnp.concatenate([generated, generated[:, :, :, ::-1]], axis=1)
         output, _ = apply(
@@ -355,6 +360,8 @@ class TeacherPass(NamedTuple):
             flatten_groups(views),
             groups=4,
             use_running_average=not self.train_bn,
+            drop=share_of(self.axis) if self.label_dropout else None,
+            rngs={"dropout": dropout},
             mutable=["batch_stats"],
         )
         logits, mirrored = jnp.split(split_groups(output.logits, 4), 2, axis=1)

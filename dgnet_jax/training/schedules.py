@@ -7,6 +7,9 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import ml_collections
+
+_LAST_STEP = 2**31 - 1
 
 
 def ramp(step: jax.Array | int, maximum: float, start: int, scale: float) -> jax.Array:
@@ -19,6 +22,17 @@ def ramped_weight(step: jax.Array | int, maximum: float, start: int, scale: floa
     """A term's weight: its ramp, but 0 until the ramp of the step before was positive."""
     previous = ramp(jnp.asarray(step) - 1, maximum, start, scale)
     return jnp.where(previous > 0, ramp(step, maximum, start, scale), 0.0)
+
+
+def ramp_start(settings: ml_collections.ConfigDict, term: str) -> int:
+    """The step after which the ramp of a term begins; at most what the step counter can reach.
+
+    Args:
+        settings: `config.ramp`.
+        term: "structure_code", "appearance_code", "cycle" or "teacher".
+    """
+    delay = settings.teacher_delay if term == "teacher" else 0
+    return min(settings.start + delay, _LAST_STEP)
 
 
 def rising_weight(

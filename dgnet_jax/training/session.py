@@ -80,7 +80,9 @@ def make_train_step(
                 attempts=settings.erasing_attempts,
                 share=share_of(axis),
             )
-        coin = StepRandomness(dropout_key, jax.random.bernoulli(coin_key))
+        # In float32 whatever the mode, so that the throws are the same ones in float64.
+        probability = jnp.float32(config.structure_encoder.train_probability)
+        coin = StepRandomness(dropout_key, jax.random.bernoulli(coin_key, probability))
         found = Batch(images, erased, batch["labels"])
         return update(state, teacher, found, coin, run.reconstruction)
 

@@ -18,8 +18,7 @@ import optax
 from absl import logging
 from jax import lax
 
-from dgnet_jax.config import default_config
-from dgnet_jax.config_fields import checked
+from dgnet_jax.config_fields import checked, older_config
 from dgnet_jax.convert import load_backbone
 from dgnet_jax.data.augment import augment, random_erasing
 from dgnet_jax.data.generated import open_mixed_data
@@ -261,6 +260,7 @@ def train_teacher(
 BASELINE_RESUMABLE = (
     *("teacher.total_steps", "evaluation", "log", "report", "parallel"),
     *("data.root", "data.cameras", "data.poses", "inception"),
+    "teacher.label_dropout",
 )
 
 
@@ -288,7 +288,7 @@ def train_baseline(config: ml_collections.ConfigDict, workdir: str | Path) -> Me
         data, targets = mixed, mixed.train_targets
     elif not config.data.real:
         raise InputError("--config.data.real=False needs --config.data.generated=DIR")
-    workdir = work_directory.prepare(workdir, config, BASELINE_RESUMABLE, default_config())
+    workdir = work_directory.prepare(workdir, config, BASELINE_RESUMABLE, older_config())
     try:
         _, metrics = train_teacher(config, data, workdir, placement, targets, followed=False)
         return metrics

@@ -34,7 +34,13 @@ from dgnet_jax.training.passes import (
     exchange,
     split_groups,
 )
-from dgnet_jax.training.schedules import first_active_step, ramp, ramped_weight, rising_weight
+from dgnet_jax.training.schedules import (
+    first_active_step,
+    ramp,
+    ramp_start,
+    ramped_weight,
+    rising_weight,
+)
 from dgnet_jax.training.state import Optimizers, TrainState
 
 Array = jax.Array
@@ -82,7 +88,9 @@ def active_terms(config: ml_collections.ConfigDict, step: int) -> ActiveTerms:
 
     def any_of(*names: str) -> bool:
         starts = [
-            first_active_step(config.weights[name], config.ramp.start, config.ramp.scale)
+            first_active_step(
+                config.weights[name], ramp_start(config.ramp, name), config.ramp.scale
+            )
             for name in names
         ]
         return any(start is not None and step >= start for start in starts)
@@ -94,12 +102,15 @@ def term_weights(
     config: ml_collections.ConfigDict, step: Int[Array, ""]
 ) -> dict[str, Float[Array, ""] | float]:
     """Weights at `step`: of the ramped terms, of "generated_identity", and w as "fine"."""
-    schedule = (config.ramp.start, config.ramp.scale)
     names = ("structure_code", "appearance_code", "cycle", "teacher")
-    weights: dict[str, Float[Array, ""] | float] = {
-        name: ramped_weight(step, config.weights[name], *schedule) for name in names
+    schedules = {
+        name: (config.weights[name], ramp_start(config.ramp, name), config.ramp.scale)
+        for name in names
     }
-    previous = ramp(step - 1, config.weights.teacher, *schedule)
+    weights: dict[str, Float[Array, ""] | float] = {
+        name: ramped_weight(step, *schedule) for name, schedule in schedules.items()
+    }
+    previous = ramp(step - 1, *schedules["teacher"])
     weights["fine"] = config.weights.fine * previous
     weights["generated_identity"] = rising_weight(
         step,
@@ -294,7 +305,9 @@ def make_update(
     generator = Generator(networks)
     discriminator = Discriminator(networks, config.gan_loss, config.discriminator.gradient_penalty)
     encoder = AppearanceEncoder(networks, config.appearance.cut_gradient, train_bn, axis)
-    teacher_pass = TeacherPass(networks, train_bn, config.teacher.label_style)
+    teacher_pass = TeacherPass(
+        networks, train_bn, config.teacher.label_style, config.teacher.label_dropout, axis
+    )
     chosen = reconstruction or expressions(config)
     own_inputs = {use: expression.inputs for use, expression in chosen.items()}
     forms = {use: expression.form for use, expression in chosen.items()}
@@ -314,6 +327,8 @@ def make_update(
         terms = Objective(generator, discriminator, encoder, measures, config.weights, active)
         real, params = batch.images[:, :2], state.appearance
         real_dropout, student_dropout = jax.random.split(randomness.dropout)
+        # Not a third one of the split, which would change the other two.
+        label_dropout = jax.random.fold_in(randomness.dropout, 2)
 
         # E_a reads the four real images of each pair; the generator paints six.
         real_pass, pull_real, stats = jax.vjp(
@@ -353,7 +368,7 @@ def make_update(
         )
         pooled, pull_student, targets = features.pooled, pull_features, None
         if active.teacher:
-            targets = teacher_pass.labels(teacher, generated, batch.labels)
+            targets = teacher_pass.labels(teacher, generated, batch.labels, label_dropout)
             if not train_bn:  # the student still normalises with the batch's statistics
                 (_, pooled), pull_student, moved = jax.vjp(
                     lambda p, x: encoder.generated(p, stats, x, running=False),

@@ -12,8 +12,7 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from dgnet_jax.config import default_config
-from dgnet_jax.config_fields import checked
+from dgnet_jax.config_fields import checked, older_config
 from dgnet_jax.convert import load_backbone
 from dgnet_jax.data.pipeline import ReidData, gather_pairs
 from dgnet_jax.data.sampling import PairSampler
@@ -36,7 +35,7 @@ from dgnet_jax.runtime.workdir import DGNET_STAGE, stage_directory
 from dgnet_jax.training.loop import Stage, run_stage
 from dgnet_jax.training.pictures import Painter
 from dgnet_jax.training.run_log import RunLog
-from dgnet_jax.training.schedules import first_active_step
+from dgnet_jax.training.schedules import first_active_step, ramp_start
 from dgnet_jax.training.session import Session
 from dgnet_jax.training.state import Optimizers, TrainState, blank_state
 from dgnet_jax.training.teacher import log_start, train_baseline, train_teacher
@@ -191,7 +190,8 @@ def inactive_terms(config: ml_collections.ConfigDict, step: int) -> dict[str, st
     """The terms of rising weight that do not act at a 0-based step, and until when."""
     reasons = {}
     for name in ("structure_code", "appearance_code", "cycle", "teacher"):
-        first = first_active_step(config.weights[name], config.ramp.start, config.ramp.scale)
+        start = ramp_start(config.ramp, name)
+        first = first_active_step(config.weights[name], start, config.ramp.scale)
         if first is None:
             reasons[name] = "in this run"
         elif step < first:
@@ -260,7 +260,7 @@ def train(
     saved = last_saved(stage_directory(user_path(workdir), DGNET_STAGE))
     abstract = check_run(config, session, saved=saved)
     may_differ = RESUMABLE if session.teacher is None else (*RESUMABLE, "teacher.checkpoint")
-    workdir = work_directory.prepare(workdir, config, may_differ, default_config())
+    workdir = work_directory.prepare(workdir, config, may_differ, older_config())
     try:
         warn_of_a_cpu(abstract)
         sampler = PairSampler(data.train_labels, config.batch_size, config.seed)
