@@ -50,8 +50,8 @@ def to_markdown(table: Table) -> str:
     """The table with its title and notes; columns are aligned, for the terminal."""
 
     def text(cell: Cell) -> str:
-        escaped = _markdown(cell.text)
-        return f"**{escaped}**" if cell.bold else escaped
+        words = escaped(cell.text)
+        return f"**{words}**" if cell.bold else words
 
     body = tabulate(
         [[text(cell) for cell in row] for row in table.rows],
@@ -60,7 +60,7 @@ def to_markdown(table: Table) -> str:
         disable_numparse=True,  # 21.40 stays 21.40
         colalign=["left"] + ["right"] * (len(table.head) - 1),
     )
-    notes = "\n".join(f"- {_markdown(note)}" for note in table.notes)
+    notes = "\n".join(f"- {escaped(note)}" for note in table.notes)
     return f"**{table.title}**\n\n{body}\n\n{notes}"
 
 
@@ -107,8 +107,11 @@ def write_tables(folder: Path, tables: Sequence[Table]) -> None:
                 temporary.write_text(printable(form(table)) + "\n", encoding="utf-8")
 
 
-def _markdown(text: str) -> str:
-    """A product's * would begin emphasis, and so would an underscore at the edge of a word."""
+def escaped(text: str) -> str:
+    """Text for Markdown.
+
+    A product's * would begin emphasis, and so would an underscore at the edge of a word.
+    """
     return _EMPHASIS.sub(r"\\\g<0>", text)
 
 

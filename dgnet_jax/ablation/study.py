@@ -25,6 +25,7 @@ import jax
 import ml_collections
 from absl import logging
 
+from dgnet_jax.ablation.claims import claims_to_markdown, thesis_claims
 from dgnet_jax.ablation.plan import STUDY_FILE, read_plan, refuse_other_plan, save_plan
 from dgnet_jax.ablation.points import (
     ALL,
@@ -150,9 +151,13 @@ class Study:
         return [summary.as_row() for summary in summarise(self.rows())]
 
     def text(self) -> str:
-        """The tables in Markdown, and what is damaged or not over yet."""
+        """Tables and the thesis's claims in Markdown, and what is damaged or not over yet."""
         rows, damaged = read_results(self.workdir)
-        parts = [to_markdown(table) for table in study_tables(rows, self.config.data.name)]
+        dataset = self.config.data.name
+        parts = [to_markdown(table) for table in study_tables(rows, dataset)]
+        claims = thesis_claims(summarise(rows), dataset)
+        if claims:
+            parts.append(claims_to_markdown(claims, dataset))
         parts += [f"Left out: {fault}" for fault in damaged]
         missing = [f"{label} seed {seed}" for label, seed in self.missing()]
         if missing:

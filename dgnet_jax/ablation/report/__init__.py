@@ -15,10 +15,10 @@ import numpy as np
 from absl import logging
 
 from dgnet_jax.ablation.points import choose_losses
-from dgnet_jax.ablation.report import sections
+from dgnet_jax.ablation.report import pictures, sections
 from dgnet_jax.ablation.report.comparisons import Painting, paint_first
 from dgnet_jax.ablation.report.runs import Run, by_label, read_run
-from dgnet_jax.ablation.report.sections import Groups, Section
+from dgnet_jax.ablation.report.section import Groups, Section
 from dgnet_jax.ablation.results import FINISHED, run_directory
 from dgnet_jax.config_fields import reconstruction_text
 from dgnet_jax.data.sampling import choose_images
@@ -119,9 +119,10 @@ def _write(
         folder.mkdir(parents=True, exist_ok=True)
         found = [
             sections.results_section(groups, config.data.name, parent, damaged),
+            sections.claims_section(groups, config.data.name),
             sections.metrics_section(folder, groups),
-            *sections.picture_sections(folder, groups, paintings, missing),
-            sections.truth_section(folder, groups),
+            *pictures.picture_sections(folder, groups, paintings, missing),
+            pictures.truth_section(folder, groups),
             sections.terms_section(folder, groups),
             sections.runs_section(groups),
         ]

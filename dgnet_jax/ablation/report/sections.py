@@ -1,32 +1,21 @@
-"""The sections of the report: each a heading with words, tables and pictures."""
+"""The sections of the report with words, tables and plots; `pictures` has the others."""
 
-import base64
-import io
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import ml_collections
-from PIL import Image
 
+from dgnet_jax.ablation.claims import claims_notes, thesis_claims
 from dgnet_jax.ablation.plan import read_plan
 from dgnet_jax.ablation.published import PUBLISHED
-from dgnet_jax.ablation.rendering import Table
-from dgnet_jax.ablation.report import comparisons, plots
-from dgnet_jax.ablation.report.comparisons import Painting
+from dgnet_jax.ablation.report import plots
 from dgnet_jax.ablation.report.runs import Run, thesis_groups
+from dgnet_jax.ablation.report.section import Groups, Section, listed, save_picture
 from dgnet_jax.ablation.results import Row, measured_values
-from dgnet_jax.ablation.summary import divergence
+from dgnet_jax.ablation.summary import divergence, summarise
 from dgnet_jax.ablation.tables import run_table, study_tables
-from dgnet_jax.data.decoding import open_rgb, reason
-from dgnet_jax.figures import save_png
-from dgnet_jax.runtime.reading import IMAGE_BYTES, read_bytes
 
-Groups = Mapping[str, Sequence[Run]]
-# Of photographs in the page; the PNG files hold every pixel.
-_WEBP_QUALITY = 90
 # Metric to its name and the factor of its axis; 100 is percent.
 _CURVES = {
     "mAP": ("mAP", 100),
@@ -35,37 +24,6 @@ _CURVES = {
 }
 # Lines that one plot can hold; more are split as the tables are.
 _MOST_LINES = 8
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure: `file` is the PNG beside the page, `uri` the picture itself; sizes in pixels."""
-
-    file: str
-    uri: str
-    width: int
-    height: int
-    alt: str
-    caption: str
-
-
-@dataclass
-class Section:
-    """A heading and what is below it; plots: whether its pictures are plots, not photographs."""
-
-    title: str
-    text: list[str] = field(default_factory=list)
-    tables: list[Table] = field(default_factory=list)
-    pictures: list[Picture] = field(default_factory=list)
-    plots: bool = False
-
-    @property
-    def anchor(self) -> str:
-        """For links within the page."""
-        return slug(self.title)
-
-    def __bool__(self) -> bool:
-        return bool(self.text or self.tables or self.pictures)
 
 
 def facts(runs: Sequence[Run], config: ml_collections.ConfigDict) -> dict[str, str]:
@@ -108,6 +66,15 @@ def results_section(
     return section
 
 
+def claims_section(groups: Groups, dataset: str) -> Section:
+    """What the thesis says of the losses, and what these runs say to it."""
+    section = Section("The thesis's claims")
+    section.claims = thesis_claims(summarise(_rows(groups)), dataset)
+    if section.claims:
+        section.text = claims_notes(dataset)
+    return section
+
+
 def metrics_section(folder: Path, groups: Groups) -> Section:
     """mAP, Rank@1 and, of a drawn data set, the appearance transfer over training steps."""
     section = Section("Metrics over training", plots=True)
@@ -123,11 +90,11 @@ def metrics_section(folder: Path, groups: Groups) -> Section:
                 caption += " A line is the mean over seeds, its band their range."
             caption += _crosses(runs)
             unit = " (%)" if factor == 100 else ""
-            picture = _save(
+            picture = save_picture(
                 folder,
                 f"curve_{name}_{title}" if title else f"curve_{name}",
                 plots.draw(plots.metric_curves(part, metric, name + unit, factor)),
-                alt=f"Plot of {name} over training steps for {_listed(labels)}",
+                alt=f"Plot of {name} over training steps for {listed(labels)}",
                 caption=caption,
                 photograph=False,
             )
@@ -143,7 +110,7 @@ def terms_section(folder: Path, groups: Groups) -> Section:
         if plot is None:
             continue
         seeds = ", mean and range over seeds" if _finished(runs) > 1 else ""
-        picture = _save(
+        picture = save_picture(
             folder,
             f"training_{label}",
             plots.draw(plot),
@@ -161,117 +128,9 @@ def terms_section(folder: Path, groups: Groups) -> Section:
     return section
 
 
-def picture_sections(
-    folder: Path, groups: Groups, paintings: Mapping[str, Painting], missing: Sequence[str]
-) -> list[Section]:
-    """The thesis's figures 5.4 to 5.10, all of the same images."""
-    side = Section("The same inputs, each loss", list(missing))
-    grids, pairs = Section("Swaps"), Section("Enlarged")
-    if not paintings:
-        return [side]
-    parts = thesis_groups([label for label in groups if label in paintings])
-    for title, labels in parts:
-        chosen = [paintings[label] for label in labels]
-        side.pictures.append(
-            _save(
-                folder,
-                f"side_by_side_{title}" if len(parts) > 1 else "side_by_side",
-                comparisons.side_by_side(chosen),
-                alt="Rows of an appearance image, a structure image, and what "
-                f"{_listed(labels)} make of the two",
-                caption=(f"{title}. " if len(parts) > 1 else "") + _origins(chosen) + _fids(chosen),
-            )
-        )
-    for label, painting in paintings.items():
-        grids.pictures.append(
-            _save(
-                folder,
-                f"swaps_{label}",
-                comparisons.swaps(painting),
-                alt=f"Swaps with {label}: {len(painting.originals)} appearances, a row each, on "
-                "as many structures, a column each",
-                caption=_origin(painting),
-                metadata=comparisons.metadata(painting),
-            )
-        )
-        pairs.pictures.append(
-            _save(
-                folder,
-                f"enlarged_{label}",
-                comparisons.enlarged(painting),
-                alt=f"Two input images, their reconstructions and their swaps with {label}",
-                caption=_origin(painting),
-                metadata=comparisons.metadata(painting),
-            )
-        )
-    fid = any(one.run.result.get("fid_png") is not None for one in paintings.values())
-    side.text.append(
-        "As the thesis's Figures 5.4 and 5.5: each row has an appearance, a structure, and what "
-        "each generator makes of the two."
-        + (" Above each column, the FID of the run that is shown; less is better." if fid else "")
-    )
-    grids.text.append(
-        "As the thesis's Figures 5.6 and 5.7: each row's appearance on each column's structure; on "
-        "the diagonal, reconstructions."
-    )
-    pairs.text.append("As the thesis's Figures 5.9 and 5.10, enlarged without smoothing.")
-    return [side, grids, pairs]
-
-
-def truth_section(folder: Path, groups: Groups) -> Section:
-    """Of a drawn data set: what a run of each loss has painted last, beside its truth."""
-    section = Section("Swaps and their truth")
-    for label, runs in groups.items():
-        for run in sorted(runs, key=lambda run: (run.diverged, run.seed)):
-            files = sorted((run.workdir / "pictures").glob("truth_[0-9]*.png"))
-            if not files:
-                continue
-            try:
-                section.pictures.append(_truth_picture(folder, label, run, files[-1]))
-                break
-            except OSError as error:
-                section.text.append(f"Left out: {files[-1]}: {reason(error)}.")
-    if section.pictures:
-        section.text.append(
-            "Test people in the appearance of others: each row as painted and, below it, as drawn, "
-            "which is the truth."
-        )
-    return section
-
-
-def _truth_picture(folder: Path, label: str, run: Run, file: Path) -> Picture:
-    """A picture of the training, `training.pictures`, with what was measured at its end."""
-    picture = open_rgb(read_bytes(file, IMAGE_BYTES))
-    step = int(file.stem.rpartition("_")[2])
-    caption = f"{label}, seed {run.seed}, step {step:,}."
-    measured = [
-        f"{name} {run.result[field]:.3f}"
-        for field, name in (
-            ("appearance_transfer", "appearance transfer"),
-            ("structure_kept", "structure kept"),
-        )
-        if run.result.get(field) is not None
-    ]
-    if measured:
-        caption += f" Measured: {', '.join(measured)}."
-    return _save(
-        folder,
-        f"truth_{label}",
-        picture,
-        alt=f"Swaps of test people with {label}, and below each row how they ought to look",
-        caption=caption,
-        metadata={"loss": label, "seed": str(run.seed), "step": str(step)},
-    )
-
-
 def runs_section(groups: Groups) -> Section:
     """All runs, one by one."""
     return Section("Runs", tables=[run_table(_rows(groups))])
-
-
-def slug(text: str) -> str:
-    """A file name or an anchor: other characters than letters, digits and _.+- become one _."""
-    return re.sub(r"[^A-Za-z0-9_.+-]+", "_", text)
 
 
 def _coverage(groups: Groups, study_dir: Path) -> list[str]:
@@ -341,64 +200,9 @@ def _rows(groups: Groups) -> list[Row]:
     return [dict(run.result) for runs in groups.values() for run in runs]
 
 
-def _save(
-    folder: Path,
-    name: str,
-    image: Image.Image,
-    *,
-    alt: str,
-    caption: str,
-    photograph: bool = True,
-    metadata: Mapping[str, str] | None = None,
-) -> Picture:
-    """Writes NAME.png; in the page photographs are WebP, a tenth of its size."""
-    file = f"{slug(name)}.png"
-    save_png(image, folder / file, metadata)
-    stream = io.BytesIO()
-    if photograph:
-        image.save(stream, format="WEBP", quality=_WEBP_QUALITY)
-    else:
-        image.save(stream, format="PNG", optimize=True)
-    kind = "webp" if photograph else "png"
-    uri = f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"
-    return Picture(file, uri, image.width, image.height, alt, caption)
-
-
-def _origin(painting: Painting) -> str:
-    """Whose picture it is, and of a diverged run that it is."""
-    run, step = painting.run, f"step {painting.step:,}"
-    if run.diverged:
-        what = divergence(run.result)
-        return f"{run.label}, seed {run.seed}, {what}: its last good checkpoint, {step}."
-    return f"{run.label}, seed {run.seed}, {step}."
-
-
-def _origins(paintings: Sequence[Painting]) -> str:
-    """The same of several, in short where they agree."""
-    common = {(one.run.seed, one.step) for one in paintings if not one.run.diverged}
-    if len(common) != 1:
-        return " ".join(map(_origin, paintings))
-    seed, step = next(iter(common))
-    diverged = [_origin(one) for one in paintings if one.run.diverged]
-    return " ".join([f"Seed {seed}, step {step:,}.", *diverged])
-
-
-def _fids(paintings: Sequence[Painting]) -> str:
-    """What stands above the columns, for those who cannot read it there."""
-    found = {one.run.label: one.run.result.get("fid_png") for one in paintings}
-    known = [f"{label} {fid:.2f}" for label, fid in found.items() if fid is not None]
-    return f" FID (PNG): {', '.join(known)}." if known else ""
-
-
 def _finished(runs: Sequence[Run]) -> int:
     return sum(not run.diverged for run in runs)
 
 
 def _crosses(runs: Sequence[Run]) -> str:
     return " A cross ends a run that diverged." if _finished(runs) < len(runs) else ""
-
-
-def _listed(names: Sequence[str]) -> str:
-    if len(names) < 2:
-        return "".join(names)
-    return f"{', '.join(names[:-1])} and {names[-1]}"
