@@ -7,6 +7,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Real
 
 Values = Real[ArrayLike, " batch *values"]
+Images = Real[ArrayLike, "batch height width channels"]
+RgbImages = Real[ArrayLike, "batch height width 3"]
 Scalar = Float[Array, ""]
 
 

@@ -249,12 +249,12 @@ def _terms(spec: str, text: str) -> list[Term]:
 def _parse_parameters(spec: str, name: str, text: str | None) -> tuple[float, ...]:
     known = _parameters(name)
     values: dict[str, float] = {}
-    if text is not None and not text.strip():
-        text = None
-    for index, argument in enumerate(text.split(",") if text is not None else []):
+    by_place = True
+    for index, argument in enumerate(text.split(",") if text and text.strip() else []):
         key, equals, number = (part.strip() for part in argument.rpartition("="))
         named = {parameter.name: parameter for parameter in known}
-        if not equals and index < len(known) and len(values) == index:
+        by_place = by_place and not equals
+        if by_place and index < len(known):
             key = known[index].name
         usage = f"{name} takes " + (_usage(known) if known else "no parameters")
         if key not in named or key in values:

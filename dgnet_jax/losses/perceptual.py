@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float, Real
+from jaxtyping import Float
 
 from dgnet_jax.errors import InputError
-from dgnet_jax.losses.arrays import Scalar, direction, pair, sample_mean
+from dgnet_jax.losses.arrays import RgbImages, Scalar, direction, pair, sample_mean
 from dgnet_jax.losses.parameters import check
 
 FeatureMaps = Callable[
@@ -16,8 +16,8 @@ FeatureMaps = Callable[
 
 
 def teacher_features(
-    target: Real[Array, "batch height width 3"],
-    output: Real[Array, "batch height width 3"],
+    target: RgbImages,
+    output: RgbImages,
     first: int = 1,
     last: int = 0,
     *,

@@ -9,14 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 from jax.typing import ArrayLike
-from jaxtyping import Float, Real
+from jaxtyping import Float
 
 from dgnet_jax.errors import InputError
-from dgnet_jax.losses.arrays import Scalar, magnitude, pair, sample_mean
+from dgnet_jax.losses.arrays import Images, RgbImages, Scalar, magnitude, pair, sample_mean
 from dgnet_jax.losses.parameters import check
-
-Images = Real[ArrayLike, "batch height width channels"]
-RgbImages = Real[ArrayLike, "batch height width 3"]
 
 WINDOW = 11
 SIGMA = 1.5
