@@ -11,6 +11,7 @@ from PIL import Image
 
 from dgnet_jax.errors import InputError
 from dgnet_jax.evaluation import generated_images, tables
+from dgnet_jax.evaluation.diversity import diversity, same_identity_pairs
 from dgnet_jax.evaluation.fid import FeatureStatistics
 from dgnet_jax.evaluation.generated_images import RealImages, evaluate_generated, resize_bicubic
 from dgnet_jax.evaluation.kid import kid
@@ -59,7 +60,7 @@ def test_numbers_are_those_of_the_parts(
     monkeypatch.setattr(generated_images, "CHUNK", 7)
     inception, teacher = Network(), Network()
     real = RealImages(train, LABELS, gallery, inception=inception, teacher=teacher, seed=1)
-    results = evaluate_generated(swapped, real, pairs=20)
+    results = evaluate_generated(swapped, real)
 
     network = Network()
     big = resize_bicubic(train)
@@ -92,10 +93,14 @@ def test_numbers_are_those_of_the_parts(
     expected_share = np.mean(LABELS[cosine.argmax(1)] == LABELS)
     assert results["identity_consistency"] == pytest.approx(expected_share)
 
-    counts = {"generated": 30, "real": 30, "gallery": 20, "dims": 6, "diversity_pairs": 20}
+    counts = {"generated": 30, "real": 30, "gallery": 20, "dims": 6}
+    # 50 of each of the 10 identities.
+    counts["diversity_pairs"] = 500
     assert counts.items() <= results.items()
     assert results["fid_singular"] is False and "inception_missing" not in results
-    assert 0 < results["diversity"] < 1 and 0 < results["diversity_real"] < 1
+    pairs = same_identity_pairs(LABELS, seed=1)
+    assert results["diversity"] == pytest.approx(diversity(painted, pairs), rel=1e-9)
+    assert results["diversity_real"] == pytest.approx(diversity(big, pairs), rel=1e-9)
 
 
 def test_the_jpeg_half_can_be_left_out(train: np.ndarray, gallery: np.ndarray) -> None:
@@ -103,7 +108,7 @@ def test_the_jpeg_half_can_be_left_out(train: np.ndarray, gallery: np.ndarray) -
     for jpeg in (False, True):
         network = Network()
         real = RealImages(train, LABELS, gallery, inception=network, jpeg=jpeg)
-        results[jpeg] = evaluate_generated(swapped, real, pairs=20)
+        results[jpeg] = evaluate_generated(swapped, real)
         images[jpeg] = network.images
     assert (images[False], images[True]) == (30 + 30 + 20, 30 + 30 + 30 + 20)
     jpegs = {name for name in results[True] if "jpeg" in name}
@@ -115,7 +120,7 @@ def test_the_jpeg_half_can_be_left_out(train: np.ndarray, gallery: np.ndarray) -
 
 def test_a_perfect_generator(train: np.ndarray, gallery: np.ndarray) -> None:
     real = RealImages(train, LABELS, gallery, inception=Network(), teacher=Network())
-    results = evaluate_generated(lambda images: [(np.arange(30), images)], real, pairs=30)
+    results = evaluate_generated(lambda images: [(np.arange(30), images)], real)
     assert 0 <= results["fid_png"] < 1e-6 < results["fid_jpeg"] < results["fid_real"]
     assert results["teacher_frechet"] < 1e-6
     assert results["identity_consistency"] == 1
@@ -125,23 +130,23 @@ def test_a_perfect_generator(train: np.ndarray, gallery: np.ndarray) -> None:
 def test_without_inception_the_rest_is_measured_and_it_says_how_to_get_it(
     train: np.ndarray,
 ) -> None:
-    results = evaluate_generated(swapped, RealImages(train, LABELS, teacher=Network()), pairs=4)
+    results = evaluate_generated(swapped, RealImages(train, LABELS, teacher=Network()))
     assert not any(name.startswith(("fid", "kid")) for name in results)
     assert "pt_inception-2015-12-05-6726825d.pth" in str(results["inception_missing"])
     assert "dgnet_jax.convert" in str(results["inception_missing"])
     assert {"teacher_frechet", "identity_consistency", "diversity"} <= set(results)
     assert "teacher_frechet_real" not in results and "gallery" not in results
 
-    bare = evaluate_generated(swapped, RealImages(train, np.arange(30)), pairs=4)
+    bare = evaluate_generated(swapped, RealImages(train, np.arange(30)))
     assert set(bare) == {"generated", "real", "inception_missing"}
 
 
 def test_real_features_are_computed_once(train: np.ndarray, gallery: np.ndarray) -> None:
     inception, teacher = Network(), Network()
     real = RealImages(train, LABELS, gallery, inception=inception, teacher=teacher)
-    first = evaluate_generated(swapped, real, pairs=4)
+    first = evaluate_generated(swapped, real)
     assert (inception.images, teacher.images) == (30 + 20 + 2 * 30, 30 + 20 + 30)
-    second = evaluate_generated(swapped, real, pairs=4)
+    second = evaluate_generated(swapped, real)
     assert (inception.images, teacher.images) == (30 + 20 + 4 * 30, 30 + 20 + 2 * 30)
     assert first == second
 
@@ -179,19 +184,19 @@ def test_a_limit_is_a_seeded_choice_of_both_sides(train: np.ndarray, gallery: np
     for image, label in zip(real.images, real.labels, strict=True):
         (index,) = np.flatnonzero((train == image).all((1, 2, 3)))
         assert LABELS[index] == label
-    results = evaluate_generated(swapped, real, pairs=4)
+    results = evaluate_generated(swapped, real)
     assert {"generated": 12, "real": 12, "gallery": 12}.items() <= results.items()
     assert len(RealImages(train, LABELS, limit=100).images) == 30
 
 
 def test_too_few_images_are_called_singular(train: np.ndarray) -> None:
     real = RealImages(train, LABELS, inception=Network(), teacher=Network(), limit=6)
-    results = evaluate_generated(swapped, real, pairs=4)
+    results = evaluate_generated(swapped, real)
     assert results["fid_singular"] is True and results["teacher_singular"] is True
 
 
 def test_pictures_are_kept_where_asked(train: np.ndarray, tmp_path: Path) -> None:
-    evaluate_generated(swapped, RealImages(train, LABELS), pairs=4, keep=tmp_path / "kept")
+    evaluate_generated(swapped, RealImages(train, LABELS), keep=tmp_path / "kept")
     painted = resize_bicubic(255 - train)
     for index in (0, 29):
         png = Image.open(tmp_path / "kept" / "png" / f"{index:06d}.png")
@@ -205,11 +210,11 @@ def test_pictures_are_kept_where_asked(train: np.ndarray, tmp_path: Path) -> Non
 def test_one_picture_for_each_image_is_needed(train: np.ndarray) -> None:
     real = RealImages(train, LABELS)
     with pytest.raises(InputError, match="found 29 for 30 training images"):
-        evaluate_generated(lambda images: [(np.arange(29), images[:29])], real, pairs=4)
+        evaluate_generated(lambda images: [(np.arange(29), images[:29])], real)
     twice = np.r_[0, np.arange(29)]
     with pytest.raises(InputError, match="found 30 for 30"):
-        evaluate_generated(lambda images: [(twice, images[twice])], real, pairs=4)
+        evaluate_generated(lambda images: [(twice, images[twice])], real)
     with pytest.raises(InputError, match="found 0 for 30"):
-        evaluate_generated(lambda images: [], real, pairs=4)
+        evaluate_generated(lambda images: [], real)
     with pytest.raises(InputError, match="limit: found -1"):
         RealImages(train, LABELS, limit=-1)

@@ -10,7 +10,7 @@ that is as painted, and as the published protocol has it, after JPEG at Pillow's
 import io
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ from PIL import Image
 from dgnet_jax.data.synthetic import Settings
 from dgnet_jax.errors import InputError
 from dgnet_jax.evaluation.consistency import identity_consistency
-from dgnet_jax.evaluation.diversity import PAIRS, diversity, same_identity_pairs
+from dgnet_jax.evaluation.diversity import diversity, same_identity_pairs
 from dgnet_jax.evaluation.extraction import InceptionExtractor
 from dgnet_jax.evaluation.fid import FeatureStatistics
 from dgnet_jax.evaluation.fid_protocol import HEIGHT, WIDTH, resize_bicubic
@@ -120,6 +120,17 @@ class RealImages:
             self._features["teacher", split] = features
         return self._features["teacher", split]
 
+    @cached_property
+    def pairs(self) -> Int[np.ndarray, "pairs 2"]:
+        """Training images that diversity compares, by their places in `images`."""
+        return same_identity_pairs(self.labels, self.seed)
+
+    @cached_property
+    def diversity(self) -> float:
+        """Of the training images."""
+        needed, places = np.unique(self.pairs, return_inverse=True)
+        return diversity(resize_bicubic(self.images[needed]), places.reshape(self.pairs.shape))
+
     def _split(self, split: str) -> UInt8[np.ndarray, "n rows columns 3"]:
         images = self.images if split == "train" else self.gallery
         assert images is not None
@@ -146,19 +157,18 @@ def evaluate_generated(
     generate: Generate,
     real: RealImages,
     *,
-    pairs: int = PAIRS,
     keep: str | Path | None = None,
 ) -> Results:
     """Measures a generator by DG-Net's protocol.
 
-    Generated images are measured as they come and not kept, but for those of diversity's pairs.
+    Generated images are measured as they come and not kept, but for those of diversity's pairs:
+    up to 98 kB for each training image.
 
     Args:
         generate: called with `real.images`; yields one picture for every one of them, with its
             appearance, in any order and in batches of any size, such as
             `partial(fid_protocol.swapped_training_images, model, seed=seed)`.
         real: the real images and the networks.
-        pairs: same-identity pairs of SSIM diversity, at most as many as there are images.
         keep: a folder for the pictures, png/INDEX.png and jpeg/INDEX.jpg; None writes nothing.
 
     Returns:
@@ -179,9 +189,10 @@ def evaluate_generated(
     """
     if not len(real.images):
         raise InputError("no training image to compare with")
-    chosen = same_identity_pairs(real.labels, min(pairs, len(real.images)), real.seed)
-    needed, places = np.unique(chosen, return_inverse=True)
-    measured = _measure(generate, real, set(needed.tolist()), keep)
+    # Real images first, so that they are not held together with as many generated ones.
+    of_real = real.diversity if len(real.pairs) else 0.0
+    needed, places = np.unique(real.pairs, return_inverse=True)
+    measured = _measure(generate, real, needed, keep)
     order = measured.indices
     if not np.array_equal(np.sort(order), np.arange(len(real.images))):
         raise InputError(
@@ -199,39 +210,41 @@ def evaluate_generated(
         results |= _inception_results(real, measured.png, measured.jpeg)
     if real.teacher is not None:
         results |= _teacher_results(real, measured.teacher, real.labels[order])
-    if len(chosen):
-        places = places.reshape(chosen.shape)
-        pictures = np.stack([measured.pictures[index] for index in needed.tolist()])
-        results["diversity"] = diversity(pictures, places)
-        results["diversity_real"] = diversity(resize_bicubic(real.images[needed]), places)
-        results["diversity_pairs"] = len(chosen)
+    if len(real.pairs):
+        results["diversity"] = diversity(measured.pictures, places.reshape(real.pairs.shape))
+        results["diversity_real"] = of_real
+        results["diversity_pairs"] = len(real.pairs)
     return results
 
 
 class _Measured(NamedTuple):
     """What is left of the generated images: indices and features, in the order that they came.
 
-    pictures: those asked for, by index. Features are empty, of one axis, without the network.
+    pictures: those asked for, in the order asked. Features are empty, of one axis, without the network.
     """
 
     indices: Int[np.ndarray, " n"]
     png: Float[np.ndarray, "n dims"] | Float[np.ndarray, "0"]
     jpeg: Float[np.ndarray, "n dims"] | Float[np.ndarray, "0"]
     teacher: Float[np.ndarray, "n dim"] | Float[np.ndarray, "0"]
-    pictures: dict[int, UInt8[np.ndarray, "height width 3"]]
+    pictures: UInt8[np.ndarray, "needed height width 3"]
 
 
 def _measure(
-    generate: Generate, real: RealImages, needed: set[int], keep: str | Path | None
+    generate: Generate,
+    real: RealImages,
+    needed: Int[np.ndarray, " needed"],
+    keep: str | Path | None,
 ) -> _Measured:
     found: dict[str, list[np.ndarray]] = {name: [] for name in _Measured._fields[:-1]}
-    kept = {}
+    kept = np.zeros((len(needed), HEIGHT, WIDTH, 3), np.uint8)
+    places = {index: place for place, index in enumerate(needed.tolist())}
     done = 0
     for indices, pictures in _chunks(generate(real.images)):
         found["indices"].append(indices)
         for index, picture in zip(indices.tolist(), pictures, strict=True):
-            if index in needed:
-                kept[index] = picture.copy()
+            if index in places:
+                kept[places[index]] = picture
         encoded = []
         if (real.inception is not None and real.jpeg) or keep is not None:
             encoded = [encode_jpeg(picture) for picture in pictures]

@@ -16,7 +16,8 @@ from jaxtyping import Array, Bool, Float, Float32, UInt8
 from dgnet_jax.data.drawing.wardrobe import PARTS
 from dgnet_jax.data.synthetic import Settings, TrueSwaps, choose_shots, draw_true_swaps
 from dgnet_jax.errors import InputError
-from dgnet_jax.evaluation.diversity import WINDOW, rgb_to_lab, ssim
+from dgnet_jax.evaluation.diversity import DATA_RANGE, rgb_to_lab
+from dgnet_jax.evaluation.similarity import GAUSSIAN, ssim
 
 GARMENTS = ("top", "lower", "shoes")
 """The parts that the appearance transfer is measured on; lower are trousers, shorts or a skirt."""
@@ -225,7 +226,7 @@ def _lightness_similarity(
     first: UInt8[Array, "m height width 3"], second: UInt8[Array, "m height width 3"]
 ) -> Float[Array, " m"]:
     """SSIM of L* of pairs of RGB images."""
-    return ssim(rgb_to_lab(first)[..., :1], rgb_to_lab(second)[..., :1])
+    return ssim(rgb_to_lab(first)[..., :1], rgb_to_lab(second)[..., :1], DATA_RANGE)
 
 
 @jax.jit
@@ -238,7 +239,7 @@ def _similarities(
         jnp.split(rgb_to_lab(second), 3, axis=-1),
         strict=True,
     )
-    return jnp.stack([ssim(*pair) for pair in pairs], axis=-1)
+    return jnp.stack([ssim(*pair, DATA_RANGE) for pair in pairs], axis=-1)
 
 
 def unmeasurable(swaps: TrueSwaps) -> str:
@@ -246,10 +247,10 @@ def unmeasurable(swaps: TrueSwaps) -> str:
     n, m, height, width, _ = swaps.truth.shape
     if min(n, m) < 2:
         return f"appearances: {n}, structures: {m}; two of each are needed to tell them apart"
-    if min(height, width) < WINDOW:
+    size = GAUSSIAN.size
+    if min(height, width) < size:
         return (
-            f"images of {height} x {width} pixels are smaller than SSIM's window of {WINDOW} x "
-            f"{WINDOW}"
+            f"images of {height} x {width} pixels are smaller than SSIM's window of {size} x {size}"
         )
     return ""
 
