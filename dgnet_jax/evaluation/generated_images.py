@@ -220,7 +220,8 @@ def evaluate_generated(
 class _Measured(NamedTuple):
     """What is left of the generated images: indices and features, in the order that they came.
 
-    pictures: those asked for, in the order asked. Features are empty, of one axis, without the network.
+    pictures: those asked for, in the order asked. Features are empty, of one axis, without the
+    network.
     """
 
     indices: Int[np.ndarray, " n"]
