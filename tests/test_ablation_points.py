@@ -46,10 +46,34 @@ def test_all_is_the_twelve_losses_of_the_thesis():
         ("0.6*cos+0.4*l1", Point("l1_cos_weighted", "0.4*l1+0.6*cos", "l1_cos_weighted")),
         ("0.5*l1+2*rmse", Point("0.5l1_2rmse", "0.5*l1+2*rmse", "0.5*l1+2*rmse")),
         ("1e38*mse+mrae", Point("1e38mse_mrae", "1e+38*mse+mrae", "1e+38*mse+mrae")),
+        ("charbonnier", Point("charbonnier", "charbonnier", "charbonnier")),
+        ("l1+ssim", Point("l1_ssim", "l1+ssim", "l1_ssim")),
+        ("huber(0.5)", Point("huber-0.5", "huber(0.5)", "huber(0.5)")),
+        (
+            "0.3*barron(alpha=-inf,c=0.1)+l1",
+            Point(
+                "l1_0.3barron-alpha-inf-c0.1",
+                "l1+0.3*barron(alpha=-inf,c=0.1)",
+                "l1+0.3*barron(alpha=-inf,c=0.1)",
+            ),
+        ),
     ],
 )
 def test_a_loss_goes_by_its_name_and_an_expression_by_one_that_a_folder_can_have(spec, point):
     assert choose_losses([spec]) == [point]
+
+
+def test_what_the_thesis_did_not_study_is_a_word_too():
+    """The names are those of the issue that asked for them; each has its fusion with l1."""
+    beyond = {
+        *("charbonnier", "log_cosh", "barron", "ssim", "ms_ssim", "gradient_difference"),
+        *("focal_frequency", "teacher_features"),
+    }
+    labels = [point.label for point in choose_losses("beyond")]
+    assert set(labels) == beyond | {f"l1_{name}" for name in beyond} | {"l1_ms_ssim_weighted"}
+    printed = choose_losses("printed")
+    assert [point.label for point in printed] == ["rmse_printed", "huber_printed", "cos_channels"]
+    assert len(choose_losses(["all", "printed", "beyond"])) == 12 + 3 + 17
 
 
 def test_spellings_of_one_loss_are_one_point():

@@ -59,14 +59,14 @@ def break_steps(monkeypatch: pytest.MonkeyPatch, broken: set[int]) -> None:
     assert session.active_terms(config, 0) != session.active_terms(config, 7)
     original = session.make_train_step
 
-    def make(config: Any, networks: Any, optimizers: Any, active: Any, *rest: Any) -> Any:
+    def make(config: Any, networks: Any, optimizers: Any, active: Any, **rest: Any) -> Any:
         if active in terms:
 
             def step(*_: Any) -> None:
                 raise ValueError("shapes do not fit")
 
             return step
-        return original(config, networks, optimizers, active, *rest)
+        return original(config, networks, optimizers, active, **rest)
 
     monkeypatch.setattr(session, "make_train_step", make)
 

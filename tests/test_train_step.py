@@ -4,6 +4,7 @@
 """
 
 from functools import cache
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +14,11 @@ import pytest
 from compilation import FAST_COMPILATION
 from tiny import IDENTITIES, tiny_config, tiny_state, tiny_teacher
 
+from dgnet_jax.losses import parse, teacher_features
 from dgnet_jax.models import build_networks
 from dgnet_jax.runtime.devices import place
 from dgnet_jax.training.passes import Generator
-from dgnet_jax.training.session import make_train_step
+from dgnet_jax.training.session import Session, make_train_step
 from dgnet_jax.training.state import PARTS, make_optimizers
 from dgnet_jax.training.train_step import (
     EVERY_TERM,
@@ -401,3 +403,94 @@ def test_frozen_parts_stay_to_the_bit_and_the_others_learn(variant):
     before, after = parts(before), parts(after)
     frozen = {name for name in PARTS if not changed(before[name], after[name])}
     assert frozen == set(VARIANTS[variant]["freeze"])
+
+
+FACTORS = {"images": 2.0, "structure_code": 3.0, "appearance_code": 4.0, "cycle": 5.0}
+OF_TERM = {
+    "self_reconstruction": "images",
+    "same_identity_reconstruction": "images",
+    "structure_code": "structure_code",
+    "appearance_code": "appearance_code",
+    "cycle": "cycle",
+}
+
+
+def test_weightings_seeds_and_a_loss_for_each_term_share_one_program():
+    """Ten weightings compile once; multiples of R for single terms give multiples of the terms."""
+    own = {f"reconstruction.{use}": f"{x}*l1+{x}*huber(0.5)" for use, x in FACTORS.items()}
+    several = [f"{0.1 * i}*l1+huber({i})" for i in range(1, 11)]
+    configs = [
+        tiny_config({"batch_size": 2, **fields})
+        for fields in (
+            {"reconstruction_loss": "l1+huber(0.5)"},
+            own,
+            *({"reconstruction_loss": spec, "seed": seed} for seed, spec in enumerate(several)),
+        )
+    ]
+    session = Session(configs[0])
+    session.__dict__["data"] = SimpleNamespace(num_identities=IDENTITIES)
+    teacher = session.placement.put_state(tiny_teacher(session.networks))
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (2, 4, 32, 16, 3), np.uint8)
+    batch = {"images": images, "labels": np.array([[0, 1], [2, 3]], np.int32)}
+
+    def losses_of(config):
+        state = session.placement.put_state(tiny_state(session.networks, session.optimizers, STEP))
+        placed = session.placement.put_batch(2, lambda rows: batch)
+        step = session.step(config, STEP)
+        assert step is session.step(configs[0], STEP)
+        return jax.tree.map(np.asarray, step(state, teacher, placed, session.inputs(config))[1])
+
+    common, apart, *weighted = map(losses_of, configs)
+    assert session.step(configs[0], STEP)._cache_size() == 1
+    for term, use in OF_TERM.items():
+        assert (common[term] > 0).all()
+        np.testing.assert_allclose(apart[term], FACTORS[use] * common[term], rtol=1e-5)
+        assert len({found[term].tobytes() for found in weighted}) == len(several)
+    np.testing.assert_allclose(apart["adversarial"], common["adversarial"], rtol=1e-6)
+
+
+def test_losses_of_one_session_are_together_with_weight_0():
+    """A search's runs share a program whatever losses each has; codes get those that fit them."""
+    together = parse("l1+rmse+ssim")
+    specs = ("l1", "0.5*rmse+ssim")
+    code = {f"reconstruction.{use}": "l1" for use in ("structure_code", "appearance_code")}
+    configs = [tiny_config({"reconstruction_loss": spec, **code}) for spec in specs]
+    session = Session(configs[0], together=together)
+    first, second = (session.reconstruction(config) for config in configs)
+    for use in OF_TERM.values():
+        assert first[use].form == second[use].form
+        names = [part.name for part in first[use].form]
+        assert names == (["l1", "rmse"] if use.endswith("code") else ["l1", "rmse", "ssim"])
+    weights = [term.weight for term in second["cycle"].terms]
+    assert weights == [0, 0.5, 1]
+
+
+def test_the_teachers_features_are_a_loss_of_images():
+    """They are those of the teacher by running statistics, and give the generator its gradient."""
+    fields = {
+        "batch_size": 4,
+        "reconstruction.images": "teacher_features",
+        "reconstruction.cycle": "teacher_features(1,1)",
+    }
+    laboratory = Laboratory({**WITHOUT_DROPOUT, **fields})
+    assert laboratory.learners({"self_reconstruction": 1.0}, IMAGE_TRAINED) == GENERATOR
+    _, losses = laboratory.step({})
+    networks, params = laboratory.networks, laboratory.state.generator
+    real = draw_batch().images[:, :2]
+    structure = Generator(networks).structure_codes(params, real)
+    features, _, _ = networks.appearance_encoder.apply(
+        laboratory.state.appearance_variables,
+        real.reshape(-1, *real.shape[2:]),
+        groups=2,
+        use_running_average=False,
+        mutable=["batch_stats"],
+    )[0]
+    codes = features.code.reshape(4, 2, -1)
+    rebuilt = Generator(networks).decode(params, structure, codes)
+
+    def seen(images):
+        return networks.teacher.apply(laboratory.teacher, images, method="feature_maps")
+
+    expected = [teacher_features(real[:, i], rebuilt[:, i], features=seen) for i in range(2)]
+    np.testing.assert_allclose(losses["self_reconstruction"], expected, rtol=1e-3)

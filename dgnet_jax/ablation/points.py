@@ -7,14 +7,26 @@ from typing import NamedTuple
 
 from dgnet_jax.errors import InputError
 from dgnet_jax.losses import (
+    BEYOND,
+    BEYOND_FUSIONS,
     FUSIONS,
     LOSSES,
+    NAMES,
+    PRINTED,
     ReconstructionLoss,
     canonical_expression,
+    fusions,
     register,
 )
 
 ALL = "all"
+GROUPS: dict[str, tuple[str, ...]] = {
+    ALL: (*LOSSES, *FUSIONS),
+    "printed": PRINTED,
+    "beyond": (*BEYOND, *BEYOND_FUSIONS),
+}
+"""Words of --losses that stand for several: the thesis's twelve losses, the forms that it prints
+where they are others, and what it did not study."""
 CUSTOM = "custom"
 # A loss, by name or expression, or a function.
 LossSpec = str | ReconstructionLoss
@@ -24,6 +36,7 @@ _LABEL = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9_.+-]*")
 # The + of an exponent does not separate terms.
 _SUM = re.compile(r"(?<![0-9.]e)\+")
 _ARGUMENTS = re.compile(r"\([^()]*\)")
+_TO_LABEL = str.maketrans({"(": "-", ",": "-", ")": None, "=": None})
 _SHARD = re.compile(r"([0-9]+)/([0-9]+)")
 
 
@@ -54,9 +67,9 @@ def choose_losses(
     """The points of names, expressions and functions; each loss once.
 
     Args:
-        losses: a name, an expression, "all", which is the thesis's seven losses and five fusions,
-            or a function, which goes by its own name; a sequence of those; or a mapping of labels.
-            Functions are registered (`losses.register`) under their label.
+        losses: a name, an expression, one of `GROUPS`, or a function, which goes by its own name; a
+            sequence of those; or a mapping of labels. Functions are registered (`losses.register`)
+            under their label.
 
     Raises:
         InputError: an unknown loss, a label that cannot name a folder, or no loss at all.
@@ -89,8 +102,12 @@ def known_points(expressions: Mapping[str, str]) -> list[Point]:
 
 
 def label_of(expression: str) -> str:
-    """A name for folders without what a shell expands: 0.5*l1+1e+2*rmse is 0.5l1_1e2rmse."""
-    return _SUM.sub("_", expression.replace("*", "")).replace("+", "")
+    """A name for folders without what a shell expands.
+
+    0.5*l1+1e+2*rmse is 0.5l1_1e2rmse, barron(alpha=0,c=0.1) is barron-alpha0-c0.1.
+    """
+    text = _SUM.sub("_", expression.replace("*", "")).replace("+", "")
+    return text.translate(_TO_LABEL)
 
 
 def is_fusion(expression: str) -> bool:
@@ -169,18 +186,18 @@ def _points(spec: LossSpec) -> list[Point]:
                 '{"mine": function}'
             )
         return [_custom(name, spec)]
-    if spec == ALL:
-        return [_named(name) for name in (*LOSSES, *FUSIONS)]
+    if isinstance(spec, str) and spec in GROUPS:
+        return [_named(name) for name in GROUPS[spec]]
     return [_named(spec)]
 
 
 def _named(spec: str) -> Point:
     """The point of a name or an expression; spellings of one loss give one point."""
     expression = canonical_expression(spec)
-    if expression.isidentifier() and expression not in LOSSES:  # a registered function
+    if expression.isidentifier() and expression not in NAMES:  # a registered function
         return Point(expression, CUSTOM, expression)
-    fusions = {canonical_expression(name): name for name in FUSIONS}
-    name = fusions.get(expression, expression)
+    by_sum = {canonical_expression(name): name for name in fusions()}
+    name = by_sum.get(expression, expression)
     return Point(label_of(name), expression, name)
 
 
@@ -198,7 +215,7 @@ def _labelled(label: str, spec: LossSpec) -> Point:
     if callable(spec):
         return _custom(label, spec)
     point = _named(spec)
-    if label in (*LOSSES, *FUSIONS) and point.label != label:
+    if label in NAMES and point.label != label:
         raise InputError(f"losses: {label!r} is the name of a loss, but stands for {spec!r} here")
     return point._replace(label=label)
 

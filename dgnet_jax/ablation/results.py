@@ -9,7 +9,7 @@ import pydantic
 from typing_extensions import TypedDict
 
 from dgnet_jax.errors import InputError
-from dgnet_jax.losses import FUSIONS, LOSSES
+from dgnet_jax.losses import NAMES
 from dgnet_jax.runtime.atomic import replacing, write_json
 from dgnet_jax.runtime.reading import Count, Number, check_shape, read_json
 
@@ -134,7 +134,7 @@ def read_result(folder: Path) -> Row | None:
 def read_results(study: Path) -> Results:
     """The results of all runs that are over, whichever process made them.
 
-    In the thesis's order of losses, then other labels by name; each by seed. What is damaged is
+    In the order of `losses.NAMES`, then other labels by name; each by seed. What is damaged is
     left out and named.
     """
     rows, damaged = [], []
@@ -145,7 +145,7 @@ def read_results(study: Path) -> Results:
             damaged.append(str(error))
         else:
             rows += [row] if row is not None else []
-    order = {label: place for place, label in enumerate((*LOSSES, *FUSIONS))}
+    order = {label: place for place, label in enumerate(NAMES)}
     rows.sort(key=lambda row: (order.get(row["loss"], len(order)), row["loss"], row["seed"]))
     return Results(rows, tuple(damaged))
 

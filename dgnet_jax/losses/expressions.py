@@ -293,7 +293,7 @@ def _arguments(known: Sequence[Parameter], values: Sequence[float]) -> str:
 
 def _ordered(terms: Sequence[Term]) -> tuple[Term, ...]:
     """In the order of the built-in losses, then by name, then by parameters."""
-    places = {name: place for place, name in enumerate(registry.ORDER)}
+    places = {name: place for place, name in enumerate(registry.NAMES)}
 
     def key(term: Term) -> tuple[Any, ...]:
         return places.get(term.name, len(places)), term.name, term.choices, term.parameters

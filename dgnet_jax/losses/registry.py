@@ -59,9 +59,6 @@ _BEYOND = {
 DEFINITIONS: dict[str, Definition] = _OF_THE_THESIS | _AS_PRINTED | _BEYOND
 """All losses by name; `register` adds to them."""
 
-ORDER: tuple[str, ...] = tuple(DEFINITIONS)
-"""The built-in losses."""
-
 LOSSES: tuple[str, ...] = tuple(_OF_THE_THESIS)
 """The thesis's seven losses, in the order of its table."""
 
@@ -86,10 +83,13 @@ BEYOND_FUSIONS: dict[str, str] = {
 }
 """Name -> expression of their fusions with l1; the weighted one is Zhao et al.'s (TCI 2017)."""
 
+NAMES: tuple[str, ...] = (*LOSSES, *FUSIONS, *PRINTED, *BEYOND, *BEYOND_FUSIONS)
+"""All names of built-in losses and fusions, in the order of tables."""
+
 OTHER_NAMES = {"mae": "l1", "l2": "mse"}
 """What people call a loss of the list; a hint, no name."""
 
-BUILT_IN = frozenset((*DEFINITIONS, *FUSIONS, *BEYOND_FUSIONS, *OTHER_NAMES))
+BUILT_IN = frozenset((*NAMES, *OTHER_NAMES))
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
