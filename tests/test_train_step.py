@@ -14,7 +14,8 @@ import pytest
 from compilation import FAST_COMPILATION
 from tiny import IDENTITIES, tiny_config, tiny_state, tiny_teacher
 
-from dgnet_jax.losses import parse, teacher_features
+from dgnet_jax.config_fields import expressions
+from dgnet_jax.losses import Expression, parse, teacher_features
 from dgnet_jax.models import build_networks
 from dgnet_jax.runtime.devices import place
 from dgnet_jax.training.passes import Generator
@@ -47,7 +48,7 @@ def draw_batch(erased=True):
 
 
 class Laboratory:
-    """A compiled step whose weights of terms and weight decay are arguments."""
+    """A compiled step whose weights of terms, losses' numbers and weight decay are arguments."""
 
     def __init__(self, fields):
         self.config = tiny_config({"batch_size": 4, **fields})
@@ -56,19 +57,20 @@ class Laboratory:
         self.state = tiny_state(self.networks, self.optimizers, STEP)
         self.teacher = tiny_teacher(self.networks)
 
-        def step(state, batch, coin, weights, decay, key):
+        def step(state, batch, coin, weights, decay, key, inputs):
             config = ml_collections.ConfigDict(self.config.to_dict(), type_safe=False)
             config.weights = ml_collections.ConfigDict(weights, type_safe=False)
             config.optimizer.weight_decay = decay
             update = make_update(config, self.networks, make_optimizers(config))
-            return update(state, self.teacher, batch, StepRandomness(key, coin))
+            return update(state, self.teacher, batch, StepRandomness(key, coin), inputs)
 
         self._step = jax.jit(step, compiler_options=FAST_COMPILATION)
 
-    def step(self, weights, coin=True, decay=0.0, key=7):
+    def step(self, weights, coin=True, decay=0.0, key=7, losses=None):
         batch = draw_batch(bool(self.config.augment.erasing_probability))
         weights = NO_WEIGHTS | weights
-        return self._step(self.state, batch, coin, weights, decay, jax.random.key(key))
+        inputs = {use: one.inputs for use, one in (losses or expressions(self.config)).items()}
+        return self._step(self.state, batch, coin, weights, decay, jax.random.key(key), inputs)
 
     def learners(self, weights, coin):
         """Which parts one step with these weights changes; D always learns."""
@@ -104,11 +106,13 @@ def released() -> Laboratory:
 def papers_equations() -> Laboratory:
     """Without the cut; with average pooling, and without random erasing besides.
 
-    With the teacher's dropout when it labels, as published.
+    With the teacher's dropout when it labels, as published; with its features as a loss of images.
     """
     return Laboratory(
         {
             **WITHOUT_DROPOUT_OF_E_A,
+            "reconstruction_loss": "l1+huber(0.5)",
+            "reconstruction.images": "l1+huber(0.5)+teacher_features",
             "appearance.cut_gradient": False,
             "appearance.pooling": "average",
             "augment.erasing_probability": 0.0,
@@ -415,39 +419,66 @@ OF_TERM = {
 }
 
 
-def test_weightings_seeds_and_a_loss_for_each_term_share_one_program():
+def test_weights_and_parameters_are_inputs_of_the_step():
     """Ten weightings compile once; multiples of R for single terms give multiples of the terms."""
-    own = {f"reconstruction.{use}": f"{x}*l1+{x}*huber(0.5)" for use, x in FACTORS.items()}
-    several = [f"{0.1 * i}*l1+huber({i})" for i in range(1, 11)]
-    configs = [
-        tiny_config({"batch_size": 2, **fields})
-        for fields in (
-            {"reconstruction_loss": "l1+huber(0.5)"},
-            own,
-            *({"reconstruction_loss": spec, "seed": seed} for seed, spec in enumerate(several)),
-        )
-    ]
-    session = Session(configs[0])
-    session.__dict__["data"] = SimpleNamespace(num_identities=IDENTITIES)
-    teacher = session.placement.put_state(tiny_teacher(session.networks))
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (2, 4, 32, 16, 3), np.uint8)
-    batch = {"images": images, "labels": np.array([[0, 1], [2, 3]], np.int32)}
-
-    def losses_of(config):
-        state = session.placement.put_state(tiny_state(session.networks, session.optimizers, STEP))
-        placed = session.placement.put_batch(2, lambda rows: batch)
-        step = session.step(config, STEP)
-        assert step is session.step(configs[0], STEP)
-        return jax.tree.map(np.asarray, step(state, teacher, placed, session.inputs(config))[1])
-
-    common, apart, *weighted = map(losses_of, configs)
-    assert session.step(configs[0], STEP)._cache_size() == 1
+    laboratory = papers_equations()
+    chosen = expressions(laboratory.config)
+    _, common = laboratory.step({})
+    multiples = {
+        use: Expression(tuple(t._replace(weight=FACTORS[use] * t.weight) for t in one.terms))
+        for use, one in chosen.items()
+    }
+    _, apart = laboratory.step({}, losses=multiples)
     for term, use in OF_TERM.items():
         assert (common[term] > 0).all()
         np.testing.assert_allclose(apart[term], FACTORS[use] * common[term], rtol=1e-5)
-        assert len({found[term].tobytes() for found in weighted}) == len(several)
     np.testing.assert_allclose(apart["adversarial"], common["adversarial"], rtol=1e-6)
+    weighted = []
+    for i in range(1, 11):
+        one = parse(f"{0.1 * i}*l1+{i}*huber({i})")
+        weighted.append(laboratory.step({}, losses=chosen | {"cycle": one})[1]["cycle"])
+    assert len({value.tobytes() for value in map(np.asarray, weighted)}) == 10
+    assert laboratory._step._cache_size() == 1
+
+
+def test_the_teachers_features_are_a_loss_of_images():
+    """They are by running statistics, and without dropout."""
+    laboratory = papers_equations()
+    alone = parse("teacher_features").padded(parse("l1+huber"))
+    chosen = expressions(laboratory.config) | {"images": alone}
+    _, losses = laboratory.step({}, losses=chosen)
+    networks, params = laboratory.networks, laboratory.state.generator
+    real = draw_batch().images[:, :2]
+    images = draw_batch().images
+    (features, _, _), _ = networks.appearance_encoder.apply(
+        laboratory.state.appearance_variables,
+        images.reshape(-1, *images.shape[2:]),
+        groups=4,
+        use_running_average=False,
+        mutable=["batch_stats"],
+    )
+    codes = features.code.reshape(4, 4, -1)[:, :2]
+    structure = Generator(networks).structure_codes(params, real)
+    rebuilt = Generator(networks).decode(params, structure, codes)
+
+    def seen(images):
+        return networks.teacher.apply(laboratory.teacher, images, method="feature_maps")
+
+    expected = [teacher_features(real[:, i], rebuilt[:, i], features=seen) for i in range(2)]
+    assert min(expected) > 0
+    np.testing.assert_allclose(losses["self_reconstruction"], expected, rtol=1e-3)
+
+
+def test_runs_of_one_session_share_a_program_if_their_losses_are_the_same():
+    configs = [
+        tiny_config({"reconstruction_loss": f"{i}*l1+huber({i})", "seed": i}) for i in range(1, 11)
+    ]
+    configs.append(tiny_config({"reconstruction_loss": "l1+mse"}))
+    session = Session(configs[0])
+    session.__dict__["data"] = SimpleNamespace(num_identities=IDENTITIES)
+    steps = [session.step(config, STEP) for config in configs]
+    assert len(set(map(id, steps[:10]))) == 1
+    assert steps[10] is not steps[0]
 
 
 def test_losses_of_one_session_are_together_with_weight_0():
@@ -458,39 +489,8 @@ def test_losses_of_one_session_are_together_with_weight_0():
     configs = [tiny_config({"reconstruction_loss": spec, **code}) for spec in specs]
     session = Session(configs[0], together=together)
     first, second = (session.reconstruction(config) for config in configs)
-    for use in OF_TERM.values():
+    for use in FACTORS:
         assert first[use].form == second[use].form
         names = [part.name for part in first[use].form]
         assert names == (["l1", "rmse"] if use.endswith("code") else ["l1", "rmse", "ssim"])
-    weights = [term.weight for term in second["cycle"].terms]
-    assert weights == [0, 0.5, 1]
-
-
-def test_the_teachers_features_are_a_loss_of_images():
-    """They are those of the teacher by running statistics, and give the generator its gradient."""
-    fields = {
-        "batch_size": 4,
-        "reconstruction.images": "teacher_features",
-        "reconstruction.cycle": "teacher_features(1,1)",
-    }
-    laboratory = Laboratory({**WITHOUT_DROPOUT, **fields})
-    assert laboratory.learners({"self_reconstruction": 1.0}, IMAGE_TRAINED) == GENERATOR
-    _, losses = laboratory.step({})
-    networks, params = laboratory.networks, laboratory.state.generator
-    real = draw_batch().images[:, :2]
-    structure = Generator(networks).structure_codes(params, real)
-    features, _, _ = networks.appearance_encoder.apply(
-        laboratory.state.appearance_variables,
-        real.reshape(-1, *real.shape[2:]),
-        groups=2,
-        use_running_average=False,
-        mutable=["batch_stats"],
-    )[0]
-    codes = features.code.reshape(4, 2, -1)
-    rebuilt = Generator(networks).decode(params, structure, codes)
-
-    def seen(images):
-        return networks.teacher.apply(laboratory.teacher, images, method="feature_maps")
-
-    expected = [teacher_features(real[:, i], rebuilt[:, i], features=seen) for i in range(2)]
-    np.testing.assert_allclose(losses["self_reconstruction"], expected, rtol=1e-3)
+    assert [term.weight for term in second["cycle"].terms] == [0, 0.5, 1]
