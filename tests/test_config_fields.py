@@ -21,7 +21,9 @@ from dgnet_jax.config_fields import (
     checked,
     default_config,
     described,
+    expressions,
     older_config,
+    reconstruction_text,
 )
 from dgnet_jax.data.readers.datasets import READERS
 from dgnet_jax.data.synthetic import draw_dataset
@@ -259,6 +261,42 @@ def test_what_older_runs_did_is_a_value_that_the_field_may_have():
     assert checked(older_config()).to_dict() == older_config().to_dict()
     changed = {name: field.before for name, field in FIELDS.items() if field.before is not None}
     assert changed == {"teacher.label_dropout": False}
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"reconstruction_loss": "l1_ssim"}, "reconstruction_loss"),
+        ({"reconstruction.structure_code": "2*ms_ssim"}, "reconstruction.structure_code"),
+        (
+            {"reconstruction_loss": "ssim", "reconstruction.structure_code": "l1"},
+            "reconstruction_loss",
+        ),
+    ],
+)
+def test_losses_that_need_images_are_refused_on_codes_by_name(fields, field):
+    config = default_config()
+    config.update_from_flattened_dict(fields)
+    with pytest.raises(InputError, match=rf"--config.{field}: .*ssim, which needs .* of an image"):
+        checked(config)
+    config.baseline = True
+    checked(config)
+
+
+def test_each_term_may_have_a_reconstruction_loss_of_its_own():
+    config = default_config()
+    config.reconstruction_loss, config.reconstruction.structure_code = "l1_ssim", "huber(0.5)"
+    config.reconstruction.appearance_code = "cos"
+    found = {use: str(one) for use, one in expressions(checked(config)).items()}
+    assert found == {
+        "images": "l1+ssim",
+        "structure_code": "huber(0.5)",
+        "appearance_code": "cos",
+        "cycle": "l1+ssim",
+    }
+    text = "l1_ssim (structure_code: huber(0.5), appearance_code: cos)"
+    assert reconstruction_text(config) == text
+    assert reconstruction_text(default_config()) == "l1"
 
 
 def test_a_tilde_in_paths_is_the_home_folder(monkeypatch):
