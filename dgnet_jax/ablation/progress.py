@@ -38,6 +38,7 @@ class StudyProgress:
         silent: bool = False,
         seconds_between_lines: float = 60.0,
         stream: TextIO | None = None,
+        name: str = "study",
     ) -> None:
         """Starts the clock.
 
@@ -48,7 +49,9 @@ class StudyProgress:
             silent: shows nothing, as all processes of a run but the first.
             seconds_between_lines: where there is no terminal.
             stream: standard error by default.
+            name: what the lines begin with.
         """
+        self._whole = name
         self._runs, self._steps = runs, steps
         self._over = finished
         # Steps of runs that are over, of the present one, and those that cost no time here.
@@ -86,7 +89,7 @@ class StudyProgress:
         share = (self._before + self._here) / total if total else 1.0
         left = self.seconds_left
         return (
-            f"study: run {min(self._over + 1, self._runs)} of {self._runs}{self._name} | "
+            f"{self._whole}: run {min(self._over + 1, self._runs)} of {self._runs}{self._name} | "
             f"{share:.0%} of all steps | left {'?' if left is None else tqdm.format_interval(left)}"
         )
 
@@ -131,7 +134,8 @@ class StudyProgress:
     def _show(self, now: bool) -> None:
         if self._bar is not None:
             self._bar.set_description_str(
-                f"study {min(self._over + 1, self._runs)}/{self._runs}{self._name}", refresh=False
+                f"{self._whole} {min(self._over + 1, self._runs)}/{self._runs}{self._name}",
+                refresh=False,
             )
             self._bar.initial = self._free
             self._bar.update(self._before + self._here - self._bar.n)

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import jax
 import ml_collections
+import numpy as np
 from absl import logging
 
 from dgnet_jax.ablation.claims import claims_to_markdown, thesis_claims
@@ -187,10 +188,13 @@ class Study:
 
         return on_first_process(write)
 
-    def report(self) -> Path:
+    def report(self, *, train_images: np.ndarray | None = None) -> Path:
         """Writes results, tables and the report page from the runs that are over; returns the page.
 
         A damaged result is left out, and named in a warning and in the page.
+
+        Args:
+            train_images: as `report.write_report`'s; those of `run`, if it has run here.
 
         Raises:
             InputError: no run is over yet.
@@ -199,7 +203,7 @@ class Study:
 
         rows = self.save_results()
         session = self._runner.session
-        images = None if session is None else session.data.train_images
+        images = train_images if session is None else session.data.train_images
         damaged = read_results(self.workdir).damaged
         return write_report(self.workdir, rows, self.config, damaged, train_images=images)
 

@@ -166,6 +166,17 @@ def lock(workdir: Path) -> None:
     _locks[workdir] = file
 
 
+def lock_here(workdir: Path) -> None:
+    """`lock` for what the first process of a run does by itself: the others need not call it.
+
+    Raises:
+        InUseError, InputError: as `lock`.
+    """
+    workdir = Path(workdir).resolve()
+    if workdir not in _locks:
+        _locks[workdir] = _acquire(workdir)
+
+
 def _acquire(workdir: Path) -> TextIO | None:
     """The lock of this process; None where the file system has none."""
     try:
