@@ -1,4 +1,4 @@
-"""Trains and evaluates DG-Net, generates images with it, and runs studies of its losses.
+"""Trains and evaluates DG-Net, generates images with it, studies and searches its losses.
 
 python launch.py --config=configs/market.py:l1_rmse
 python launch.py --config=configs/market.py:l1_rmse --config.data.root=DIR --workdir=runs/l1_rmse
@@ -9,6 +9,8 @@ python launch.py --mode=evaluate --workdir=runs/l1_rmse --config.data.name=msmt1
 python launch.py --mode=generate --workdir=runs/l1_rmse --task=swap
 python launch.py --mode=ablate --config=configs/market.py:l1,small --config.data.root=DIR \
     --losses=all --seeds=0,1,2 --workdir=runs/study
+python launch.py --mode=search --config=configs/quickstart.py:l1 --terms="l1,rmse,huber(0.1:2)" \
+    --objectives=truth_l1,mAP --trials=30 --workdir=runs/search
 python launch.py --mode=describe
 """
 
@@ -122,7 +124,29 @@ def ablate(config: ConfigDict, command: Command) -> Iterator[str]:
     yield ablate(config, command.workdir, command.losses, command.seeds, command.shard)
 
 
-MODES = {"train": train, "evaluate": evaluate, "generate": generate, "ablate": ablate}
+def search(config: ConfigDict, command: Command) -> Iterator[str]:
+    """Yields the front, and where the report is."""
+    from dgnet_jax.ablation.command import search
+
+    yield search(
+        config,
+        command.workdir,
+        terms=command.terms,
+        objectives=command.objectives,
+        trials=command.trials,
+        seeds=command.seeds,
+        sampler=command.sampler,
+        shard=command.shard,
+    )
+
+
+MODES = {
+    "train": train,
+    "evaluate": evaluate,
+    "generate": generate,
+    "ablate": ablate,
+    "search": search,
+}
 
 
 def run(argv: list[str]) -> None:

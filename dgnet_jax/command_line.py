@@ -95,6 +95,10 @@ class Command:
     losses: list[str]
     seeds: list[str]
     shard: str | None
+    terms: list[str]
+    objectives: list[str]
+    trials: int
+    sampler: str
     distributed: bool
     coordinator_address: str | None
     num_processes: int | None
@@ -103,7 +107,7 @@ class Command:
     require_accelerator: bool
 
 
-MODES = ("train", "evaluate", "generate", "ablate", "describe")
+MODES = ("train", "evaluate", "generate", "ablate", "search", "describe")
 
 
 def define_flags() -> None:
@@ -112,7 +116,8 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "workdir",
         None,
-        "The folder of the run; default runs/CONFIG_VARIANT, of a study runs/CONFIG_VARIANT_study.",
+        "The folder of the run; default runs/CONFIG_VARIANT, of a study runs/CONFIG_VARIANT_study, "
+        "of a search runs/CONFIG_VARIANT_search.",
     )
     flags.DEFINE_enum("mode", "train", MODES, "What to do; describe prints every config field.")
     flags.DEFINE(
@@ -137,12 +142,43 @@ def define_flags() -> None:
         "losses and five fusions.",
         serializer=LossListSerializer(),
     )
-    flags.DEFINE_list("seeds", ["0"], "--mode=ablate: seeds, such as 0,1,2.")
+    flags.DEFINE_list(
+        "seeds",
+        ["0"],
+        "--mode=ablate: seeds, such as 0,1,2. --mode=search: those of each trial, whose objectives "
+        "are means.",
+    )
     flags.DEFINE_string(
         "shard",
         None,
-        "--mode=ablate: i/n, the part of the study that this process runs; i from 0.",
+        "--mode=ablate: i/n, the part of the study that this process runs; i from 0. "
+        "--mode=search: one of n processes, which share the trials.",
     )
+    _define_search_flags()
+
+
+def _define_search_flags() -> None:
+    flags.DEFINE(
+        LossListParser(),
+        "terms",
+        [],
+        "--mode=search: losses, with ranges of weights and parameters where the default 0.05:5 and "
+        "the losses' own are not wanted: l1,0.1:4*rmse,huber(delta=0.1:2).",
+        serializer=LossListSerializer(),
+    )
+    flags.DEFINE_list(
+        "objectives",
+        ["fid", "mAP"],
+        "--mode=search: metrics to improve, by the names of their columns in tables; several are a "
+        "Pareto search.",
+    )
+    flags.DEFINE_integer(
+        "trials",
+        30,
+        "--mode=search: in total, the thesis's twelve losses included, which come first.",
+        lower_bound=1,
+    )
+    flags.DEFINE_enum("sampler", "tpe", ("tpe", "random"), "--mode=search: what suggests trials.")
 
 
 def _define_process_flags() -> None:
@@ -221,13 +257,19 @@ MODES_OF = {
     "task": ("generate",),
     **{field.name: ("generate",) for field in fields(GenerateOptions)},
     "losses": ("ablate",),
-    "seeds": ("ablate",),
-    "shard": ("ablate",),
+    "seeds": ("ablate", "search"),
+    "shard": ("ablate", "search"),
+    "terms": ("search",),
+    "objectives": ("search",),
+    "trials": ("search",),
+    "sampler": ("search",),
 }
+# Of default work directories.
+_SUFFIXES = {"ablate": "study", "search": "search"}
 # What may have been meant in the place of a flag of another mode.
 _MEANT = {
     "seed": "--config.seed is the training's",
-    "losses": "--config=FILE:LOSS chooses the loss of a training",
+    "losses": "--config=FILE:LOSS chooses the loss of a training, --terms those of a search",
     "seeds": "--config.seed is the training's",
 }
 
@@ -267,7 +309,7 @@ def default_workdir(config_file: str, mode: str) -> str:
     Args:
         config_file: --config as given, a file with its variant after a colon: `runs/FILE_VARIANT`
             is the folder of its run; the run itself for `configs/trained.py:RUN`.
-        mode: a study gets a folder of its own.
+        mode: a study and a search get folders of their own.
 
     Raises:
         InputError: there is no configuration to name it after.
@@ -275,7 +317,7 @@ def default_workdir(config_file: str, mode: str) -> str:
     if mode == "describe":
         return "runs"
     if not config_file:
-        if mode in ("train", "ablate"):
+        if mode in ("train", *_SUFFIXES):
             raise InputError("--config is missing, such as --config=configs/market.py:l1_rmse")
         raise InputError(f"--workdir is missing: --mode={mode} needs the folder of a run")
     file, _, variant = config_file.partition(":")
@@ -283,7 +325,7 @@ def default_workdir(config_file: str, mode: str) -> str:
         if not variant.endswith(".safetensors"):
             return variant
         return f"runs/{Path(variant).stem}"
-    words = [Path(file).stem, *variant.split(","), "study" if mode == "ablate" else ""]
+    words = [Path(file).stem, *variant.split(","), _SUFFIXES.get(mode, "")]
     name = "_".join(word.strip() for word in words if word.strip())
     return "runs/" + re.sub(r"[^\w.+-]+", "_", name).strip("_")
 

@@ -54,7 +54,7 @@ def trainer(monkeypatch: pytest.MonkeyPatch) -> Trainer:
     trainer = Trainer()
     monkeypatch.setattr(runner, "trainer", trainer)
     session = SimpleNamespace(data=None, teacher=None)
-    monkeypatch.setattr(runner, "Session", lambda config: session)
+    monkeypatch.setattr(runner, "Session", lambda config, together: session)
     monkeypatch.setattr(runner.Runner, "_teacher", lambda self, session: None)
     monkeypatch.setattr(losses.registry, "DEFINITIONS", dict(losses.registry.DEFINITIONS))
 

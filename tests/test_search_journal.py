@@ -16,6 +16,7 @@ from dgnet_jax.errors import InputError
 from dgnet_jax.losses import canonical_expression
 from dgnet_jax.runtime.workdir import unlock
 
+pytest.importorskip("optuna", reason="the extra [search] is not installed")
 WORKER = Path(__file__).parent / "search_worker.py"
 
 

@@ -4,7 +4,6 @@ import itertools
 import statistics
 
 import numpy as np
-import optuna
 import pytest
 from tiny import tiny_config
 
@@ -21,6 +20,8 @@ from dgnet_jax.ablation.search.pruning import is_hopeless
 from dgnet_jax.ablation.search.space import Range, parse_terms
 from dgnet_jax.errors import InputError
 from dgnet_jax.losses import canonical_expression
+
+optuna = pytest.importorskip("optuna", reason="the extra [search] is not installed")
 
 
 class Asked:
@@ -107,6 +108,52 @@ def test_the_points_of_the_thesis_that_a_space_holds_are_found_in_it():
     }
 
 
+def test_parameters_are_searched_by_their_logarithm_where_their_range_is_wide_and_positive():
+    space = parse_terms(["2*huber(0.1:2)", "barron(alpha=-2:2, c=0.05:0.5)", "l1"])
+    trial = Asked(
+        {
+            **{"huber": True, "huber.delta": 0.7654},
+            **{"barron": True, "barron.weight": 1, "barron.alpha": -1.2345, "barron.c": 0.1},
+            "l1": False,
+        }
+    )
+    assert space.suggest(trial) == "2*huber(0.765)+barron(alpha=-1.23,c=0.1)"
+    ranges = {name: asked for name, asked in trial.asked.items() if isinstance(asked, tuple)}
+    assert ranges == {
+        "huber.delta": (0.1, 2, True),
+        "barron.weight": (0.05, 5, True),
+        "barron.alpha": (-2, 2, False),
+        "barron.c": (0.05, 0.5, False),
+    }
+    assert space.texts == [
+        "2*huber(delta=0.1:2)",
+        "0.05:5*barron(alpha=-2:2,c=0.05:0.5)",
+        "0.05:5*l1",
+    ]
+    assert parse_terms(space.texts) == space
+
+
+@pytest.mark.parametrize(
+    ("term", "expression", "inside"),
+    [
+        ("huber(delta=0.1:2)", "huber", True),  # delta is 1 by default
+        ("huber", "huber", True),
+        ("huber(delta=2:4)", "huber", False),
+        ("huber(delta=2:4)", "3*huber(2.5)", True),
+        ("huber(delta=2)", "huber(2)", True),
+        ("huber", "huber(2)", False),
+        ("barron(alpha=-2:2)", "barron(alpha=1)", True),
+        ("barron(alpha=-2:2)", "barron(alpha=1,c=1)", False),
+    ],
+)
+def test_a_point_is_found_by_its_parameters_too(term, expression, inside):
+    space = parse_terms([term, "l1"])
+    found = space.locate(expression)
+    assert (found is not None) == inside
+    if inside:
+        assert space.expression(found) == canonical_expression(expression)
+
+
 @pytest.mark.parametrize("terms", [["2:3*l1", "rmse"], ["0.5*l1"], ["rmse"]])
 def test_a_point_outside_of_the_weights_or_the_terms_is_not_in_the_space(terms):
     assert parse_terms(terms).locate("l1") is None
@@ -135,9 +182,16 @@ def test_spellings_of_a_space_have_one_text():
         (["0:4*l1"], "found the weight range 0:4; weights are above 0"),
         (["-1*l1"], "weights are above 0"),
         (["1e-60:1*l1"], "at its low end: .*outside the range of float32"),
-        (["huber(1:2)"], "found '1:2' as a parameter of huber; write its name and its range"),
+        (["huber(gamma=1:2)"], "found 'gamma=1:2'; huber takes delta, each once"),
+        (["l1(1:2)"], "found '1:2'; l1 takes no parameters"),
+        (["huber(1:2,3)"], "found '3'; huber takes delta, each once"),
+        (["huber()"], "found '' as a range"),
         (["huber(delta=1:x)"], "found '1:x' as a range"),
-        (["huber(delta=1,delta=2)"], "delta comes twice"),
+        (["huber(delta=1,delta=2)"], "found 'delta=2'; huber takes delta, each once"),
+        (["huber(delta=0:2)"], "at its low end: .*huber: delta is '0'; it has to be"),
+        (["barron(alpha=1:3)"], "at its high end: .*barron: alpha is '3'"),
+        (["barron(alpha=-inf:2)"], "found '-inf:2' as a range"),
+        (["teacher_features(1:2)"], "first is a whole number, .* is not searched"),
         (["huber(delta=1"], "write a loss as"),
     ],
 )

@@ -3,6 +3,7 @@
 import contextlib
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import NamedTuple
 
 from dgnet_jax.errors import InputError
@@ -196,9 +197,14 @@ def _named(spec: str) -> Point:
     expression = canonical_expression(spec)
     if expression.isidentifier() and expression not in NAMES:  # a registered function
         return Point(expression, CUSTOM, expression)
-    by_sum = {canonical_expression(name): name for name in fusions()}
-    name = by_sum.get(expression, expression)
+    name = _names_by_sum().get(expression, expression)
     return Point(label_of(name), expression, name)
+
+
+@cache
+def _names_by_sum() -> dict[str, str]:
+    """Expression to name of the fusions."""
+    return {canonical_expression(name): name for name in fusions()}
 
 
 def check_label(label: str) -> str:

@@ -39,6 +39,7 @@ from dgnet_jax.evaluation.image_metrics import measure_against, real_images
 from dgnet_jax.evaluation.retrieval import rank_data
 from dgnet_jax.evaluation.variants import Metrics, main_variant
 from dgnet_jax.inference import TeacherModel, load_model, load_teacher
+from dgnet_jax.losses import Expression
 from dgnet_jax.models import Variables, build_teacher
 from dgnet_jax.runtime import workdir as work_directory
 from dgnet_jax.runtime.checkpoints import last_saved
@@ -77,9 +78,20 @@ class Runner:
         session: what the runs have in common; None before `begin`.
     """
 
-    def __init__(self, config: ml_collections.ConfigDict, workdir: Path) -> None:
-        """Reads and writes nothing yet."""
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        workdir: Path,
+        together: Expression | None = None,
+    ) -> None:
+        """Reads and writes nothing yet.
+
+        Args:
+            config, workdir: the attributes.
+            together: of `Session`: losses whose runs are to share one program.
+        """
         self.config, self.workdir = config, workdir
+        self._together = together
         self.session: Session | None = None
         self._real: RealImages | None = None
         self._commit = git_commit()
@@ -90,7 +102,7 @@ class Runner:
         Raises:
             InputError: the data set, or what generated images are compared with, is not there.
         """
-        self.session = Session(self.config)
+        self.session = Session(self.config, together=self._together)
         self._real = self._real_images(self.session)
 
     def check(self, point: Point, seed: int) -> None:

@@ -177,16 +177,7 @@ class Study:
         A damaged result is left out and named in a warning.
         """
 
-        def write() -> list[Row]:
-            rows, damaged = read_results(self.workdir)
-            for fault in damaged:
-                logging.warning("left out: %s", fault)
-            if rows:
-                write_results(self.workdir, rows)
-                write_tables(self.workdir / "tables", study_tables(rows, self.config.data.name))
-            return rows
-
-        return on_first_process(write)
+        return save_results(self.workdir, self.config.data.name)
 
     def report(self, *, train_images: np.ndarray | None = None) -> Path:
         """Writes results, tables and the report page from the runs that are over; returns the page.
@@ -254,3 +245,18 @@ class Study:
         refuse_other_plan(self.workdir, self.config, self.points)
         for point, seed in assign(self.points, self.seeds):
             self._runner.refuse_other(point, seed)
+
+
+def save_results(workdir: Path, dataset: str) -> list[Row]:
+    """`Study.save_results` of the runs in a folder on a data set, by its name."""
+
+    def write() -> list[Row]:
+        rows, damaged = read_results(workdir)
+        for fault in damaged:
+            logging.warning("left out: %s", fault)
+        if rows:
+            write_results(workdir, rows)
+            write_tables(workdir / "tables", study_tables(rows, dataset))
+        return rows
+
+    return on_first_process(write)

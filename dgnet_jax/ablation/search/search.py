@@ -42,11 +42,12 @@ from dgnet_jax.ablation.search.objectives import (
 )
 from dgnet_jax.ablation.search.outcome import front_table, read_outcome
 from dgnet_jax.ablation.search.pruning import is_hopeless
-from dgnet_jax.ablation.study import Study
+from dgnet_jax.ablation.study import Study, save_results
 from dgnet_jax.config_fields import checked
 from dgnet_jax.data.synthetic import drawn_settings
 from dgnet_jax.errors import InputError
 from dgnet_jax.evaluation.variants import Metrics
+from dgnet_jax.losses import LOSSES, parse
 from dgnet_jax.runtime.devices import on_first_process, use_compilation_cache
 from dgnet_jax.runtime.paths import user_path
 from dgnet_jax.runtime.preemption import stopping_at_once
@@ -108,8 +109,11 @@ class Search:
         self.workdir = user_path(workdir).absolute()
         self.shard = check_shard(shard)
         self._sampler = sampler
-        self._runner = Runner(config, self.workdir)
         self._thesis = {point.label: point for point in choose_losses(ALL)}
+        # The thesis's too, whatever the terms: a step costs little more for a loss of weight 0, and
+        # another program takes as long to compile as many steps.
+        together = parse("+".join((self.definition.space.everything, *LOSSES)))
+        self._runner = Runner(config, self.workdir, together)
         self._better = {one.field: one.better for one in self.definition.objectives}
 
     def run(self) -> None:
@@ -127,19 +131,26 @@ class Search:
             # Before anything is written, as in a study.
             self._runner.begin()
             on_first_process(self._check_drawn)
-            self._runner.check(self._everything(), self.definition.seeds[0])
+            # All trials share a program; this one also has what is refused on codes.
+            (everything,) = choose_losses(self.definition.space.everything)
+            self._runner.check(everything, self.definition.seeds[0])
             check()
             on_first_process(self._prepare)
             self._runner.share_teacher()
             journal = self._open() if jax.process_index() == 0 else None
             self._run_trials(journal, check)
-            self.study().save_results()
+            save_results(self.workdir, self.config.data.name)
 
     def count_over(self) -> int:
         """How many trials are over, those of other processes included."""
         outcome = read_outcome(self.workdir)
         trials = [] if outcome is None else outcome.trials
         return sum(trial.outcome not in ("waiting", "running") for trial in trials)
+
+    def is_under_way(self) -> bool:
+        """Whether a trial is in another process's hands, or is to be taken up again."""
+        outcome = read_outcome(self.workdir)
+        return outcome is not None and any(one.outcome == "running" for one in outcome.trials)
 
     def study(self) -> Study:
         """The study that the folder is too: its results and tables."""
@@ -212,7 +223,7 @@ class Search:
                     progress.skip()
                 break
         on_first_process(partial(self._tell, journal, claim, rows))
-        self.study().save_results()
+        save_results(self.workdir, self.config.data.name)
 
     def _tell(self, journal: Journal | None, claim: Claim, rows: Sequence[Row]) -> None:
         assert journal is not None
@@ -260,17 +271,6 @@ class Search:
     def _point(self, claim: Claim) -> Point:
         own = Point(claim.label, claim.expression, claim.expression)
         return self._thesis.get(claim.label, own)
-
-    def _everything(self) -> Point:
-        """A trial that has every term, which is tried before the first is run."""
-        values = {term.name: True for term in self.definition.space.terms}
-        lowest = {
-            name: one.low
-            for term in self.definition.space.terms
-            for name, one in term.ranges.items()
-        }
-        (point,) = choose_losses(self.definition.space.expression(values | lowest))
-        return point
 
     def _check_drawn(self) -> None:
         drawn = drawn_settings(self.config.data.root) is not None

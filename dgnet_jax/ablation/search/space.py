@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from dgnet_jax.errors import InputError
-from dgnet_jax.losses import canonical_expression
+from dgnet_jax.losses import canonical_expression, parameters, parse
 
 DEFAULT_WEIGHT = "0.05:5"
 # Numbers are rounded, so that an expression can be read, typed and cited.
@@ -95,6 +95,12 @@ class Space(NamedTuple):
         """The terms as they may be typed; two spellings of one space give the same."""
         return [term.text for term in self.terms]
 
+    @property
+    def everything(self) -> str:
+        """The point that has every term, at the low ends of the ranges."""
+        lowest = {name: one.low for term in self.terms for name, one in term.ranges.items()}
+        return self.expression({term.name: True for term in self.terms} | lowest)
+
     def suggest(self, trial: Asked) -> str:
         """The expression of a trial, whose values are asked for one after another.
 
@@ -127,25 +133,25 @@ class Space(NamedTuple):
         )
 
     def locate(self, expression: str) -> dict[str, Value] | None:
-        """The values that give an expression; None if it is no point of the space.
-
-        Args:
-            expression: of losses without parameters in it, which so have their defaults.
-        """
-        wanted = canonical_expression(expression)
+        """The values that give an expression; None if it is no point of the space."""
+        wanted = parse(expression)
         values: dict[str, Value] = {term.name: False for term in self.terms}
-        for part in wanted.split("+"):
-            weight, _, name = part.rpartition("*")
-            if name not in values:
+        for name, weight, numbers in wanted.terms:
+            if values.get(name, True):  # unknown, or there a second time
                 return None
-            values |= {name: True, f"{name}.weight": float(weight or 1)}
-        for term in self.terms:
-            if not values[term.name]:
-                continue
-            for name, one in term.ranges.items():
-                if name not in values or not one.low <= values[name] <= one.high:
-                    return None
-        return values if self.expression(values) == wanted else None
+            values |= {name: True, f"{name}.weight": weight}
+            known = zip(parameters(name), numbers, strict=True)
+            values |= {f"{name}.{parameter.name}": number for parameter, number in known}
+        ranges = {
+            name: one
+            for term in self.terms
+            if values[term.name]
+            for name, one in term.ranges.items()
+        }
+        if not all(one.low <= values[name] <= one.high for name, one in ranges.items()):
+            return None
+        values = {name: values[name] for name in (*(term.name for term in self.terms), *ranges)}
+        return values if self.expression(values) == str(wanted) else None
 
     def _is_in(self, term: Term, values: Mapping[str, Value]) -> bool:
         alone = term is self.terms[-1] and not any(values.get(one.name) for one in self.terms)
@@ -196,17 +202,25 @@ def _parse_term(word: str) -> Term:
 
 
 def _parse_parameters(word: str, loss: str, inside: str) -> dict[str, Range]:
+    known = parameters(loss)
+    by_name = {parameter.name: parameter for parameter in known}
     found: dict[str, Range] = {}
-    for part in inside.split(","):
-        name, equals, text = (piece.strip() for piece in part.partition("="))
-        if not equals or not name.isidentifier():
+    for index, part in enumerate(inside.split(",")):
+        name, equals, text = (piece.strip() for piece in part.rpartition("="))
+        if not equals and index < len(known) and len(found) == index:
+            name = known[index].name
+        if name not in by_name or name in found:
+            takes = ", ".join(by_name) or "no parameters"
             raise InputError(
-                f"--terms: {word!r}: found {part.strip()!r} as a parameter of {loss}; write its "
-                "name and its range, as in huber(delta=0.1:2)"
+                f"--terms: {word!r}: found {part.strip()!r}; {loss} takes {takes}, each once, as "
+                "in huber(delta=0.1:2)"
             )
-        if name in found:
-            raise InputError(f"--terms: {word!r}: {name} comes twice; give it once")
         found[name] = _range(word, text, None)
+        if by_name[name].whole and found[name].low != found[name].high:
+            raise InputError(
+                f"--terms: {word!r}: {name} is a whole number, of which each has a program of its "
+                "own, and is not searched; give one"
+            )
     return found
 
 
