@@ -326,8 +326,8 @@ def default_workdir(config_file: str, mode: str) -> str:
             return variant
         return f"runs/{Path(variant).stem}"
     words = [Path(file).stem, *variant.split(","), _SUFFIXES.get(mode, "")]
-    name = "_".join(word.strip() for word in words if word.strip())
-    return "runs/" + re.sub(r"[^\w.+-]+", "_", name).strip("_")
+    plain = [re.sub(r"[^\w.+-]+", "_", word).strip("_") for word in words]
+    return "runs/" + "_".join(word for word in plain if word)
 
 
 def parse_flags(argv: list[str]) -> list[str]:

@@ -75,6 +75,12 @@ def test_a_given_config_and_training_are_left_alone(flags):
         ("configs/market.py", "evaluate", "runs/market"),
         ("/home/me/mine.py:l1", "generate", "runs/mine_l1"),
         ("configs/market.py:l1,small", "ablate", "runs/market_l1_small_study"),
+        ("configs/market.py:l1,small", "search", "runs/market_l1_small_search"),
+        (
+            "configs/market.py:barron(alpha=0,c=0.1),small",
+            "train",
+            "runs/market_barron_alpha_0_c_0.1_small",
+        ),
         ("configs/trained.py:runs/a", "evaluate", "runs/a"),
         ("dgnet_jax/config.py:weights.safetensors", "generate", "runs/weights"),
     ],
@@ -88,6 +94,7 @@ def test_without_a_work_directory_the_configuration_names_it(config, mode, workd
     [
         ("train", "--config is missing, such as --config=configs/market.py:l1_rmse"),
         ("ablate", "--config is missing"),
+        ("search", "--config is missing"),
         ("evaluate", "--workdir is missing: --mode=evaluate needs the folder of a run"),
         ("generate", "--workdir is missing: --mode=generate needs the folder of a run"),
     ],
@@ -109,7 +116,9 @@ def given():
     [
         (["--seed=1"], r"--seed: is for --mode=generate, but the mode is train.*--config.seed"),
         (["--losses=mse"], r"--losses: is for --mode=ablate, but the mode is train"),
-        (["--mode=evaluate", "--seeds=1,2"], "--seeds: is for --mode=ablate, but the mode is eval"),
+        (["--mode=evaluate", "--seeds=1,2"], "--seeds: is for --mode=ablate or search, but the"),
+        (["--mode=ablate", "--terms=l1"], "--terms: is for --mode=search, but the mode is ablate"),
+        (["--mode=search", "--losses=l1"], r"--losses: is for --mode=ablate.*--terms those of a"),
         (
             ["--mode=ablate", "--step=3"],
             "--step: is for --mode=evaluate or generate, but",

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from scipy.stats import t as student_t
 
-from dgnet_jax.ablation.results import DIVERGED, FINISHED, Row
+from dgnet_jax.ablation.results import DIVERGED, FINISHED, PRUNED, Row
 
 BASELINE = "l1"
 CONFIDENCE = 0.95
@@ -134,7 +134,8 @@ class Summary(NamedTuple):
 
 
 def summarise(rows: Sequence[Row]) -> list[Summary]:
-    """A summary for each loss, in the order in which they come."""
+    """A summary for each loss, in the order in which they come, without runs that were pruned."""
+    rows = [row for row in rows if row["status"] != PRUNED]
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(row["loss"], []).append(row)

@@ -18,6 +18,7 @@ from dgnet_jax.ablation.points import choose_losses
 from dgnet_jax.ablation.report import pictures, sections
 from dgnet_jax.ablation.report.comparisons import Painting, paint_first
 from dgnet_jax.ablation.report.runs import Run, by_label, read_run
+from dgnet_jax.ablation.report.search import read_search, search_section, shown_labels
 from dgnet_jax.ablation.report.section import Groups, Section
 from dgnet_jax.ablation.results import FINISHED, run_directory
 from dgnet_jax.config_fields import reconstruction_text
@@ -111,19 +112,22 @@ def _write(
     started = time.perf_counter()
     groups = by_label(runs)
     # All processes paint, for the devices are everybody's; the first one writes.
-    paintings, missing = _paint(groups, config, train_images)
+    labels = on_first_process(lambda: shown_labels(read_search(parent), list(groups)))
+    shown = {label: groups[label] for label in labels}
+    paintings, missing = _paint(shown, config, train_images)
     page = parent / FOLDER / PAGE
 
     def write() -> None:
         folder = page.parent
         folder.mkdir(parents=True, exist_ok=True)
         found = [
+            search_section(folder, read_search(parent), labels),
             sections.results_section(groups, config.data.name, parent, damaged),
             sections.claims_section(groups, config.data.name),
-            sections.metrics_section(folder, groups),
-            *pictures.picture_sections(folder, groups, paintings, missing),
-            pictures.truth_section(folder, groups),
-            sections.terms_section(folder, groups),
+            sections.metrics_section(folder, shown),
+            *pictures.picture_sections(folder, shown, paintings, missing),
+            pictures.truth_section(folder, shown),
+            sections.terms_section(folder, shown),
             sections.runs_section(groups),
         ]
         html = render(title, sections.facts(runs, config), found)

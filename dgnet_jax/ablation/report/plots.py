@@ -14,7 +14,7 @@ from dgnet_jax.ablation.report.runs import Run, Series, over_seeds
 
 # Paul Tol's "bright" scheme, which the colour-blind can tell apart, black before it; markers tell
 # the lines apart in a black and white print.
-_COLOURS = ("#000000", "#4477AA", "#EE6677", "#228833", "#AA3377", "#CCBB44", "#66CCEE", "#BBBBBB")
+COLOURS = ("#000000", "#4477AA", "#EE6677", "#228833", "#AA3377", "#CCBB44", "#66CCEE", "#BBBBBB")
 # One fewer than colours, so that more lines than either still differ.
 _MARKERS = "osD^vPX"
 # Terms often lie on top of one another: dashes let the one below show.
@@ -57,7 +57,7 @@ def metric_curves(
         title: of the vertical axis.
         factor: of its values; 100 shows a share in percent.
     """
-    figure, (axes,) = _figure(1, 3.8)
+    figure, (axes,) = make_figure(1, 3.8)
     for index, (label, runs) in enumerate(groups.items()):
         style = _style(index) | {"marker": _MARKERS[index % len(_MARKERS)], "markersize": 4}
         found = [(run, run.evaluations[metric]) for run in runs if metric in run.evaluations]
@@ -69,7 +69,7 @@ def metric_curves(
     bottom = lowest if np.isfinite(lowest) and lowest < 0 else 0
     limits = (_HEADROOM * bottom, _HEADROOM * top)
     axes.set(xlabel="training step", ylabel=title, ylim=limits)
-    _legend(axes)
+    add_legend(axes)
     return figure
 
 
@@ -84,7 +84,7 @@ def training_curves(runs: Sequence[Run]) -> Figure | None:
     ]
     if not any(panels):
         return None
-    figure, all_axes = _figure(len(panels), 6.0)
+    figure, all_axes = make_figure(len(panels), 6.0)
     for axes, (panel, terms) in zip(all_axes, zip(TERM_GROUPS, panels, strict=True), strict=True):
         for index, (name, title) in enumerate(terms.items()):
             found = [(run, smooth(run.losses[name])) for run in runs if name in run.losses]
@@ -95,7 +95,7 @@ def training_curves(runs: Sequence[Run]) -> Figure | None:
             axes.set_yscale("log")
             axes.yaxis.set_major_formatter(LogFormatter())
             axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
-        _legend(axes)
+        add_legend(axes)
     all_axes[-1].set(xlabel="training step")
     return figure
 
@@ -138,7 +138,8 @@ def _draw_runs(
         axes.plot(steps[-1], values[-1], "x", color=style["color"], markersize=10, mew=2)
 
 
-def _figure(panels: int, height: float) -> tuple[Figure, list[Axes]]:
+def make_figure(panels: int, height: float) -> tuple[Figure, list[Axes]]:
+    """Panels above one another with a common horizontal axis; height: in inches, of all."""
     figure = Figure(figsize=(_WIDTH, height), dpi=_DPI, layout="constrained")
     grid = figure.subplots(panels, 1, sharex=True, squeeze=False)
     for axes in grid[:, 0]:
@@ -147,7 +148,7 @@ def _figure(panels: int, height: float) -> tuple[Figure, list[Axes]]:
 
 
 def _style(index: int) -> dict[str, Any]:
-    return {"color": _COLOURS[index % len(_COLOURS)], "linewidth": 1.5}
+    return {"color": COLOURS[index % len(COLOURS)], "linewidth": 1.5}
 
 
 def _all_positive(axes: Axes) -> bool:
@@ -161,7 +162,7 @@ def _values(axes: Axes) -> Iterator[float]:
         yield from data[np.isfinite(data)].tolist()
 
 
-def _legend(axes: Axes) -> None:
+def add_legend(axes: Axes) -> None:
     """Above the plot, where it covers nothing."""
     if axes.get_legend_handles_labels()[1]:
         axes.legend(

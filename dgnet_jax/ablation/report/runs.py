@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dgnet_jax.ablation.results import DIVERGED
+from dgnet_jax.ablation.results import DIVERGED, PRUNED
 from dgnet_jax.ablation.summary import BASELINE
 from dgnet_jax.losses import FUSIONS, LOSSES
 from dgnet_jax.runtime.reading import TABLE_BYTES, read_bytes
@@ -56,6 +56,11 @@ class Run:
     def diverged(self) -> bool:
         """Whether a loss of it became NaN or infinite."""
         return self.result.get("status") == DIVERGED
+
+    @property
+    def pruned(self) -> bool:
+        """Whether a search has ended it early."""
+        return self.result.get("status") == PRUNED
 
 
 def read_run(workdir: Path, result: Mapping[str, Any]) -> Run:

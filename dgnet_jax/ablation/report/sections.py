@@ -137,11 +137,13 @@ def _coverage(groups: Groups, study_dir: Path) -> list[str]:
     """How many runs there are, which diverged, which are still to come."""
     runs = [run for group in groups.values() for run in group]
     diverged = [run for run in runs if run.diverged]
+    pruned = sum(run.pruned for run in runs)
     lines = []
     if len(runs) > 1 or diverged:
         lines.append(
             f"{_count(len(groups), 'loss', 'losses')}, {_count(len(runs), 'run', 'runs')}: "
-            f"{len(runs) - len(diverged)} finished, {len(diverged)} diverged."
+            f"{len(runs) - len(diverged) - pruned} finished, {len(diverged)} diverged"
+            + (f", {pruned} pruned." if pruned else ".")
         )
     lines += [f"{run.label}, seed {run.seed}: {divergence(run.result)}." for run in diverged]
     absent = _absent(runs, study_dir)
@@ -152,7 +154,8 @@ def _coverage(groups: Groups, study_dir: Path) -> list[str]:
 
 def _measures(groups: Groups, study: bool) -> list[str]:
     """Which measures are missing, and FID's floor; without `study`, of a run, which has no FID."""
-    finished = [run.result for group in groups.values() for run in group if not run.diverged]
+    runs = [run for group in groups.values() for run in group]
+    finished = [run.result for run in runs if not (run.diverged or run.pruned)]
     if not finished:
         return ["No run finished: there is nothing to compare."]
     lines = []

@@ -86,17 +86,19 @@ def front_table(outcome: Outcome) -> Table:
         ]
         for trial in front
     ]
-    if len(objectives) > 1:
-        title = "The front: no trial is better in one objective without being worse in another"
-    else:
-        title = "The best trial"
+    several = len(objectives) > 1
     head = ["trial", "R", *(metric.title for metric in objectives), "seeds"]
     notes = []
+    if several:
+        notes.append(
+            "No trial is better than one of these in one objective and no worse in the rest."
+        )
     if len(outcome.definition.seeds) < 3:
         notes.append(
             "Values of so few seeds are noisy, and the best of many trials is lucky besides: "
             "compare what is chosen here with l1 in a study of several seeds."
         )
+    title = "The front" if several else "The best trial"
     return Table("search_front", title, head, rows, notes)
 
 
