@@ -15,7 +15,7 @@ from dgnet_jax.ablation.search.outcome import read_outcome
 from dgnet_jax.ablation.search.search import Search
 from dgnet_jax.ablation.study import Study
 from dgnet_jax.errors import DivergedError, InputError
-from dgnet_jax.losses import parse
+from dgnet_jax.losses import LOSSES, parse
 from dgnet_jax.runtime import workdir as work_directory
 from dgnet_jax.runtime.preemption import Stopped
 from dgnet_jax.runtime.workdir import InUseError
@@ -120,6 +120,20 @@ def test_the_thesis_is_run_first_then_what_is_suggested(trainer, tmp_path):
     config = work_directory.load_config(tmp_path / "search" / "runs" / "l1_rmse" / "seed_0")
     assert config.reconstruction_loss == "l1_rmse"
     assert config.teacher.checkpoint == str(tmp_path / "search" / "teacher")
+
+
+def test_all_trials_share_one_form(trainer, tmp_path, monkeypatch):
+    """...of the terms and the thesis's losses, which decides the compiled program."""
+    made: list[Any] = []
+    session = runner.Session(None, None)
+    monkeypatch.setattr(
+        runner, "Session", lambda config, together: made.append(together) or session
+    )
+    make(tmp_path, trials=20, terms=["0.5:1*l1", "huber(delta=0.1:2)", "log_cosh"]).run()
+    (together,) = made
+    forms = {parse(run[0]).padded(together).form for run in trainer.runs}
+    assert len(trainer.runs) == 20 and len(forms) == 1
+    assert [part.name for part in forms.pop()] == [*LOSSES, "log_cosh"]
 
 
 def test_objectives_are_told_in_the_units_of_results_and_the_front_is_what_none_dominates(

@@ -47,7 +47,7 @@ from dgnet_jax.config_fields import checked
 from dgnet_jax.data.synthetic import drawn_settings
 from dgnet_jax.errors import InputError
 from dgnet_jax.evaluation.variants import Metrics
-from dgnet_jax.losses import LOSSES, parse
+from dgnet_jax.losses import LOSSES, Expression, parse
 from dgnet_jax.runtime.devices import on_first_process, use_compilation_cache
 from dgnet_jax.runtime.paths import user_path
 from dgnet_jax.runtime.preemption import stopping_at_once
@@ -110,10 +110,7 @@ class Search:
         self.shard = check_shard(shard)
         self._sampler = sampler
         self._thesis = {point.label: point for point in choose_losses(ALL)}
-        # The thesis's too, whatever the terms: a step costs little more for a loss of weight 0, and
-        # another program takes as long to compile as many steps.
-        together = parse("+".join((self.definition.space.everything, *LOSSES)))
-        self._runner = Runner(config, self.workdir, together)
+        self._runner = Runner(config, self.workdir, self._together())
         self._better = {one.field: one.better for one in self.definition.objectives}
 
     def run(self) -> None:
@@ -267,6 +264,16 @@ class Search:
             sampler=self._sampler,
             seed=self.config.seed,
         )
+
+    def _together(self) -> Expression:
+        """The losses of all trials, each once: what makes their programs one.
+
+        The thesis's are among them, whatever the terms: a step costs little more for a loss of
+        weight 0, and another program takes as long to compile as many steps.
+        """
+        space = self.definition.space
+        names = {term.name for term in space.terms}
+        return parse("+".join([space.everything, *(one for one in LOSSES if one not in names)]))
 
     def _point(self, claim: Claim) -> Point:
         own = Point(claim.label, claim.expression, claim.expression)
