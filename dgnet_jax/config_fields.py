@@ -1,7 +1,7 @@
 """Every field of a configuration: its default, what it may be, and what it means.
 
-`python launch.py --mode=describe` prints the table and docs/configuration.md holds it. Defaults are
-the published values: DG-Net (CVPR 2019); docs/method.md.
+`python launch.py --mode=describe` prints the table and docs/configuration.md holds it. Where there
+is a published value it is the default; `Field.source` says where it was published.
 """
 
 import difflib
@@ -31,6 +31,17 @@ from dgnet_jax.errors import InputError
 from dgnet_jax.losses import Expression, canonical_expression, parse
 
 
+DGNET = "DG-Net"
+"""A default of DG-Net's paper (CVPR 2019) or, where that is silent, of its released program."""
+PROGRAM = "released program"
+"""A default of the released program where the paper has another, or has no such thing."""
+RERANKING = "Zhong 2017"
+"""A default of the paper on k-reciprocal re-ranking (Zhong et al., CVPR 2017)."""
+OURS = "ours"
+"""This project's choice: no published value is known, or there is nothing of the kind elsewhere."""
+SOURCES = (DGNET, PROGRAM, RERANKING, OURS)
+
+
 @dataclass(frozen=True)
 class Field:
     """A field.
@@ -39,6 +50,7 @@ class Field:
         default: its value, of the published recipe.
         kind: what it may be.
         comment: what it means, with units.
+        source: where the default is from, one of `SOURCES`.
         before: what runs from before the field was there did, where that is not the default; else
             None.
     """
@@ -46,6 +58,7 @@ class Field:
     default: Any
     kind: Kind
     comment: str
+    source: str = OURS
     before: Any = None
 
 
@@ -81,11 +94,13 @@ FIELDS: dict[str, Field] = {
         100_000,
         whole(1),
         "Steps of DG-Net training; one step sees batch_size images in each of the two directions.",
+        source=DGNET,
     ),
     "batch_size": Field(
         8,
         whole(2),
         "Images per direction and step, over all devices together.",
+        source=DGNET,
     ),
     "reconstruction_loss": Field(
         "l1",
@@ -93,33 +108,39 @@ FIELDS: dict[str, Field] = {
         "R, used for images, structure codes, appearance codes and the cycle (thesis, chapter "
         "4): a name (l1, mse, rmse, mrae, cos, huber, ml, ...), a fusion (l1_rmse, ...) or a sum "
         'such as "0.5*l1+2*huber(0.2)". docs/method.md has all losses.',
+        source=DGNET,
     ),
     "reconstruction.images": Field(
         "",
         _OWN_EXPRESSION,
         "R of the two image reconstructions (their weights are weights.self_reconstruction and "
         'weights.same_identity_reconstruction); "" takes reconstruction_loss.',
+        source=DGNET,
     ),
     "reconstruction.structure_code": Field(
         "",
         _OWN_EXPRESSION,
         'R of structure codes; "" takes reconstruction_loss. Losses that need images are refused.',
+        source=DGNET,
     ),
     "reconstruction.appearance_code": Field(
         "",
         _OWN_EXPRESSION,
         'R of appearance codes; "" takes reconstruction_loss. Losses that need images are '
         "refused. With appearance.cut_gradient this term has no gradient, whatever its R.",
+        source=DGNET,
     ),
     "reconstruction.cycle": Field(
         "",
         _OWN_EXPRESSION,
         'R of the images that are swapped back; "" takes reconstruction_loss.',
+        source=DGNET,
     ),
     "gan_loss": Field(
         "lsgan",
         one_of("lsgan", "nsgan"),
         '"lsgan" (least squares) or "nsgan" (non-saturating cross-entropy).',
+        source=PROGRAM,
     ),
     "dtype": Field(
         "float32",
@@ -168,6 +189,7 @@ FIELDS: dict[str, Field] = {
         some_of("structure_encoder", "decoder", "appearance_encoder", "discriminator"),
         'Parts that stay as initialised: any of "structure_encoder", "decoder", '
         '"appearance_encoder", "discriminator".',
+        source=DGNET,
     ),
     "data.name": Field(
         "market1501",
@@ -211,16 +233,19 @@ FIELDS: dict[str, Field] = {
         "Whether ranking removes a query's matches by its own camera, the field's protocol; False "
         "takes each image as one by a camera of its own, so that the query image itself alone is "
         "removed. For images of unknown cameras, or of one.",
+        source=DGNET,
     ),
     "data.height": Field(
         256,
         whole(4, 4096, "a multiple of 4"),
         "Rows of the network's images, in pixels.",
+        source=DGNET,
     ),
     "data.width": Field(
         128,
         whole(4, 4096, "a multiple of 4"),
         "Columns of the network's images, in pixels.",
+        source=DGNET,
     ),
     "data.cache_height": Field(
         128,
@@ -236,152 +261,182 @@ FIELDS: dict[str, Field] = {
         0.5,
         real(0, at_most=1),
         "Of turning an image left to right.",
+        source=DGNET,
     ),
     "augment.pad": Field(
         10,
         whole(0, 4096),
-        "Pixels of edge values added on each side before the random crop.",
+        "Pixels of edge values added on each side before the random crop. The teacher is trained "
+        "with as many, which is ours.",
+        source=DGNET,
     ),
     "augment.erasing_probability": Field(
         0.5,
         real(0, at_most=1),
         "Of random erasing of the images whose identity logits are taken; 0 turns it off and "
         "saves the second pass of E_a.",
+        source=PROGRAM,
     ),
     "augment.erasing_area": Field(
         (0.02, 0.4),
         shares(),
         "Smallest and largest erased share of the image.",
+        source=DGNET,
     ),
     "augment.erasing_aspect": Field(
         0.3,
         real(above=0, at_most=1),
         "Smallest ratio of height to width of the erased rectangle; the largest is its inverse.",
+        source=DGNET,
     ),
     "augment.erasing_attempts": Field(
         100,
         whole(1, 10_000),
         "Tries for each image to find a rectangle that fits.",
+        source=DGNET,
     ),
     "structure_encoder.dim": Field(
         16,
         whole(1, 65_536),
         "Channels of the first convolution; the structure code has 8 * dim.",
+        source=DGNET,
     ),
     "structure_encoder.num_residual": Field(
         4,
         whole(0, 1_000),
         "Residual blocks of the structure encoder.",
+        source=DGNET,
     ),
     "structure_encoder.dilations": Field(
         (3, 6, 9),
         wholes(1, 1),
         "Of the branches of the atrous pyramid.",
+        source=DGNET,
     ),
     "structure_encoder.train_probability": Field(
         0.5,
         real(0, at_most=1),
         "The coin: with this probability a step's structure-code and cycle terms train E_s, with "
         "the generated images fixed; else they train the images, with E_s fixed.",
+        source=PROGRAM,
     ),
     "decoder.num_residual": Field(
         4,
         whole(1, 1_000),
         "AdaIN blocks; block i reads slice i of the appearance code, so this divides parts * "
         "channels.",
+        source=DGNET,
     ),
     "decoder.mlp_width": Field(
         512,
         whole(1, 65_536),
         "Hidden width of the MLPs that turn the appearance code into AdaIN's scales and shifts.",
+        source=DGNET,
     ),
     "discriminator.dim": Field(
         32,
         whole(1, 65_536),
         "Channels of the first convolution of each PatchGAN.",
+        source=DGNET,
     ),
     "discriminator.num_residual": Field(
         4,
         whole(0, 1_000),
         "Residual blocks of each PatchGAN.",
+        source=DGNET,
     ),
     "discriminator.num_scales": Field(
         3,
         whole(1, 16),
         "PatchGANs, each on an image of half the size.",
+        source=DGNET,
     ),
     "discriminator.gradient_penalty": Field(
         0.01,
         real(0),
         "Weight of the mean squared norm of D's gradient at real images.",
+        source=PROGRAM,
     ),
     "appearance.init": Field(
         "imagenet",
         one_of("imagenet", "teacher"),
         'Start of E_a\'s backbone: "imagenet" (config.pretrained; from scratch if that is '
         'empty) or "teacher".',
+        source=DGNET,
     ),
     "appearance.bottleneck": Field(
         True,
         yes_or_no(),
         "Bottleneck blocks (ResNet-50) or basic blocks (ResNet-18).",
+        source=DGNET,
     ),
     "appearance.stage_sizes": Field(
         (3, 4, 6, 3),
         wholes(1, 1),
         "Blocks of each stage; ResNet-50 has 3-4-6-3.",
+        source=DGNET,
     ),
     "appearance.stage_widths": Field(
         (64, 128, 256, 512),
         wholes(1, 1, "as many as stage_sizes"),
         "Channels of each stage; a bottleneck block gives four times as many.",
+        source=DGNET,
     ),
     "appearance.stem": Field(
         "resnet",
         one_of("resnet", "strided"),
         '"resnet": 7x7 stride 2, then max pooling; "strided": one 7x7 of stride 4.',
+        source=DGNET,
     ),
     "appearance.last_stride": Field(
         1,
         one_of(1, 2),
         "Stride of the last stage.",
+        source=DGNET,
     ),
     "appearance.parts": Field(
         4,
         whole(1, 1_000),
         "Horizontal stripes of the appearance code.",
+        source=DGNET,
     ),
     "appearance.pooling": Field(
         "max",
         one_of("max", "average"),
         "Of the appearance code and of the input of the heads.",
+        source=DGNET,
     ),
     "appearance.embedding": Field(
         512,
         whole(1, 65_536),
         "Length of the embedding of each head.",
+        source=DGNET,
     ),
     "appearance.dropout_prime": Field(
         0.5,
         below_one(),
         "Dropped share of the embedding, primary head.",
+        source=DGNET,
     ),
     "appearance.dropout_fine": Field(
         0.75,
         below_one(),
         "Dropped share of the embedding, fine head.",
+        source=DGNET,
     ),
     "appearance.cut_gradient": Field(
         True,
         yes_or_no(),
         "True: the image losses never train E_a (the released program). False: the paper's "
         "equations.",
+        source=PROGRAM,
     ),
     "appearance.train_bn": Field(
         True,
         yes_or_no(),
         "True: the frozen copy of E_a and the teacher normalise generated images with batch "
         "statistics; False: with running statistics.",
+        source=PROGRAM,
     ),
     "teacher.checkpoint": Field(
         "",
@@ -395,6 +450,7 @@ FIELDS: dict[str, Field] = {
         one_of(0, 1, 2, 3, 4),
         "0 soft labels, 1 one-hot of their argmax, 2 the appearance's identity, 3 uniform "
         "(LSRO), 4 soft labels restricted to the two source identities.",
+        source=DGNET,
     ),
     "teacher.label_dropout": Field(
         True,
@@ -403,46 +459,54 @@ FIELDS: dict[str, Field] = {
         "released program; whatever appearance.train_bn is, which chooses the statistics of batch "
         "norms. Runs from before 2026-11-28 had none.",
         before=False,
+        source=PROGRAM,
     ),
     "teacher.bottleneck": Field(
         True,
         yes_or_no(),
         "As appearance.bottleneck.",
+        source=DGNET,
     ),
     "teacher.stage_sizes": Field(
         (3, 4, 6, 3),
         wholes(1, 1),
         "Blocks of each stage.",
+        source=DGNET,
     ),
     "teacher.stage_widths": Field(
         (64, 128, 256, 512),
         wholes(1, 1, "as many as stage_sizes"),
         "Channels of each stage, as appearance.stage_widths.",
+        source=DGNET,
     ),
     "teacher.stem": Field(
         "resnet",
         one_of("resnet", "strided"),
         "As appearance.stem.",
+        source=DGNET,
     ),
     "teacher.last_stride": Field(
         2,
         one_of(1, 2),
-        "Stride of the last stage.",
+        "Stride of the last stage; the released program takes either.",
     ),
     "teacher.pooling": Field(
         "average",
         one_of("max", "average"),
         "Of the input of the head.",
+        source=DGNET,
     ),
     "teacher.embedding": Field(
         512,
         whole(1, 65_536),
         "Length of the embedding.",
+        source=DGNET,
     ),
     "teacher.dropout": Field(
         0.5,
         below_one(),
         "Dropped share of the embedding.",
+        source=DGNET,
     ),
     "teacher.total_steps": Field(
         24_255,
@@ -499,141 +563,168 @@ FIELDS: dict[str, Field] = {
         1.0,
         real(0),
         "Of the adversarial loss.",
+        source=DGNET,
     ),
     "weights.self_reconstruction": Field(
         5.0,
         real(0),
         "Of R between an image and its reconstruction from its own codes.",
+        source=DGNET,
     ),
     "weights.same_identity_reconstruction": Field(
         5.0,
         real(0),
         "Of R between an image and its reconstruction with the appearance of the person's "
         "other image.",
+        source=DGNET,
     ),
     "weights.identity": Field(
         1.0,
         real(0),
         "Of the identity cross-entropy of E_a, primary head.",
+        source=DGNET,
     ),
     "weights.same_identity": Field(
         1.0,
         real(0),
         "Of the identity cross-entropy of the person's other image.",
+        source=DGNET,
     ),
     "weights.generated_identity": Field(
         0.5,
         real(0),
         "Of the identity cross-entropy of generated images.",
+        source=DGNET,
     ),
     "weights.structure_code": Field(
         1.0,
         real(0),
         "Largest value of the ramped weight of R between structure codes.",
+        source=DGNET,
     ),
     "weights.appearance_code": Field(
         1.0,
         real(0),
         "Largest value of the ramped weight of R between appearance codes.",
+        source=DGNET,
     ),
     "weights.cycle": Field(
         2.0,
         real(0),
         "Largest value of the ramped weight of R after swapping back.",
+        source=PROGRAM,
     ),
     "weights.teacher": Field(
         2.0,
         real(0),
         "Largest value of the ramped weight of the teacher term.",
+        source=DGNET,
     ),
     "weights.fine": Field(
         0.2,
         real(0),
         "Of the fine head's cross-entropies, relative to the teacher term.",
+        source=DGNET,
     ),
     "ramp.start": Field(
         30_000,
         whole(-1_000_000),
         "A ramped weight at step t is ramp.scale * (t - ramp.start), at most the weight; 0 "
         "until ramp.start.",
+        source=PROGRAM,
     ),
     "ramp.teacher_delay": Field(
         0,
         whole(-1_000_000),
         "Steps from ramp.start to the start of the teacher term's own ramp, which weights.fine "
         "follows; below 0 the teacher begins before the others.",
+        source=PROGRAM,
     ),
     "ramp.scale": Field(
         5e-4,
         real(0),
         "Growth of a ramped weight at each step; 0 leaves these terms out.",
+        source=PROGRAM,
     ),
     "ramp.generated_identity_start": Field(
         0,
         whole(0),
         "Step up to which weights.generated_identity is 0, where it has a ramp.",
+        source=DGNET,
     ),
     "ramp.generated_identity_steps": Field(
         0,
         whole(0),
         "Steps in which weights.generated_identity rises linearly; 0 (as published) has it "
         "constant.",
+        source=DGNET,
     ),
     "optimizer.generator_learning_rate": Field(
         1e-4,
         real(0),
         "Adam, of E_s, decoder and MLPs.",
+        source=DGNET,
     ),
     "optimizer.discriminator_learning_rate": Field(
         1e-4,
         real(0),
         "Adam, of D.",
+        source=DGNET,
     ),
     "optimizer.beta1": Field(
         0.0,
         below_one(),
         "Of Adam.",
+        source=DGNET,
     ),
     "optimizer.beta2": Field(
         0.999,
         below_one(),
         "Of Adam.",
+        source=DGNET,
     ),
     "optimizer.epsilon": Field(
         1e-8,
         real(above=0),
         "Of Adam.",
+        source=DGNET,
     ),
     "optimizer.appearance_learning_rate": Field(
         0.002,
         real(0),
         "SGD with Nesterov momentum, of the backbone of E_a.",
+        source=DGNET,
     ),
     "optimizer.head_factor": Field(
         10.0,
         real(0),
         "Learning rate of the heads of E_a, relative to the backbone's.",
+        source=DGNET,
     ),
     "optimizer.momentum": Field(
         0.9,
         below_one(),
         "Nesterov momentum of E_a.",
+        source=DGNET,
     ),
     "optimizer.weight_decay": Field(
         5e-4,
         real(0),
         "L2, added to the gradient of every parameter.",
+        source=DGNET,
     ),
     "optimizer.milestones": Field(
         (60_000, 90_000, 105_000),
         milestones(),
         "Steps at which all learning rates are multiplied by optimizer.decay; those behind "
         "total_steps have no effect.",
+        source=DGNET,
     ),
     "optimizer.decay": Field(
         0.1,
         real(0, at_most=1),
         "See optimizer.milestones.",
+        source=DGNET,
     ),
     "evaluation.batch_size": Field(
         64,
@@ -644,6 +735,7 @@ FIELDS: dict[str, Field] = {
         0.5,
         real(0),
         "Score = prime . prime + alpha * fine . fine.",
+        source=DGNET,
     ),
     "evaluation.rerank": Field(
         True,
@@ -655,16 +747,19 @@ FIELDS: dict[str, Field] = {
         20,
         whole(1),
         "Neighbours of the k-reciprocal sets.",
+        source=RERANKING,
     ),
     "evaluation.rerank_k2": Field(
         6,
         whole(1),
         "Neighbours of the query expansion.",
+        source=RERANKING,
     ),
     "evaluation.rerank_lambda": Field(
         0.3,
         real(0, at_most=1),
         "Weight of the original distance, beside the Jaccard distance.",
+        source=RERANKING,
     ),
     "evaluation.generated_images": Field(
         True,
@@ -676,16 +771,19 @@ FIELDS: dict[str, Field] = {
         2048,
         one_of(64, 192, 768, 2048),
         "Length of FID's features: 64, 192, 768 or 2048 (the published one).",
+        source=DGNET,
     ),
     "evaluation.fid_images": Field(
         0,
         whole(0),
         "Training images, and gallery images, that FID takes: a seeded choice; 0 takes all.",
+        source=DGNET,
     ),
     "evaluation.fid_jpeg": Field(
         True,
         yes_or_no(),
         "Whether generated images are also measured as JPEG, as published; half of FID's time.",
+        source=DGNET,
     ),
     "evaluation.every_steps": Field(
         10_000,
@@ -795,7 +893,7 @@ def checked(
 
 
 def described(config: ml_collections.ConfigDict | None = None) -> str:
-    """The table of all fields for a terminal: name, default, range, comment.
+    """The table of all fields for a terminal: name, default and its source, range, comment.
 
     Args:
         config: its values that are not the default are shown too.
@@ -807,7 +905,7 @@ def described(config: ml_collections.ConfigDict | None = None) -> str:
         if name in given and given[name] != field.default:
             default += "\n" + textwrap.fill(f"here {given[name]!r}", 24)
         words = textwrap.fill(field.kind.range, 32), textwrap.fill(field.comment, 60)
-        rows.append((name, default, *words))
+        rows.append((name, default, field.source, *words))
     return tabulate.tabulate(rows, _HEADERS, tablefmt="simple_grid", disable_numparse=True)
 
 
@@ -815,7 +913,8 @@ def as_markdown() -> str:
     """The tables of docs/configuration.md, one a section of the configuration."""
     sections: dict[str, list[tuple[str, ...]]] = {}
     for name, field in (FIELDS | DRAWING).items():
-        cells = (f"`{name}`", f"`{field.default!r}`", field.kind.range, field.comment)
+        default = f"`{field.default!r}`"
+        cells = (f"`{name}`", default, field.source, field.kind.range, field.comment)
         row = tuple(cell.replace("|", "\\|").replace("*", "\\*") for cell in cells)
         sections.setdefault(name.rpartition(".")[0], []).append(row)
     return "\n\n".join(
@@ -824,7 +923,7 @@ def as_markdown() -> str:
     )
 
 
-_HEADERS = ("field", "default", "may be", "meaning")
+_HEADERS = ("field", "default", "source", "may be", "meaning")
 _TITLES = {
     "": "The run",
     "reconstruction": "`reconstruction`: R of single terms",

@@ -17,6 +17,9 @@ from dgnet_jax.config_fields import (
     DATA_SETS,
     DRAWING,
     FIELDS,
+    OURS,
+    PROGRAM,
+    SOURCES,
     as_markdown,
     checked,
     default_config,
@@ -351,10 +354,43 @@ def test_the_reference_page_is_the_table():
     assert DOCS.read_text(encoding="utf-8").endswith(f"\n\n{as_markdown()}\n")
 
 
+def test_a_default_is_called_published_where_a_document_says_so():
+    assert {field.source for field in FIELDS.values()} == set(SOURCES)
+    by_source = {
+        source: {name for name, field in FIELDS.items() if field.source == source}
+        for source in SOURCES
+    }
+    # The rows of docs/method.md, section 9, in which this code follows the program, and the field
+    # that the released program's ramps are shared by.
+    assert by_source[PROGRAM] == {
+        "appearance.cut_gradient",
+        "appearance.train_bn",
+        "augment.erasing_probability",
+        "discriminator.gradient_penalty",
+        "gan_loss",
+        "ramp.scale",
+        "ramp.start",
+        "ramp.teacher_delay",
+        "structure_encoder.train_probability",
+        "teacher.label_dropout",
+        "weights.cycle",
+    }
+    # The teacher's training follows no published recipe; its network and its labels do.
+    training = {"total_steps", "batch_size", "learning_rate", "backbone_factor", "momentum"}
+    training |= {"weight_decay", "warmup_steps", "milestones", "decay", "erasing_probability"}
+    ours = {name for name in by_source[OURS] if name.startswith("teacher.")}
+    assert ours == {f"teacher.{name}" for name in training | {"checkpoint", "last_stride"}}
+    # Of DG-Net's own training all is published but what says where things are and how they run.
+    for section in ("augment", "structure_encoder", "discriminator", "appearance", "weights"):
+        assert not [name for name in by_source[OURS] if name.startswith(f"{section}.")]
+    assert not [name for name in by_source[OURS] if name.startswith(("ramp.", "optimizer."))]
+
+
 def test_the_printed_table_shows_every_field_and_what_a_configuration_changes():
     lines = described(market.get_config("l1_rmse,small"))
     for name, field in FIELDS.items():
-        assert f"│ {name} " in lines
+        start = lines.index(f"\n│ {name} ") + 1
+        assert field.source.split()[0] in lines[start : lines.index("\n", start)]
         assert field.comment
     changed = lines[lines.index("│ total_steps ") : lines.index("│ batch_size ")]
     assert "100000" in changed and "│ here 3000 " in changed
