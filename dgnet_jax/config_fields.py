@@ -30,7 +30,6 @@ from dgnet_jax.config_kinds import (
 from dgnet_jax.errors import InputError
 from dgnet_jax.losses import Expression, canonical_expression, parse
 
-
 DGNET = "DG-Net"
 """A default of DG-Net's paper (CVPR 2019) or, where that is silent, of its released program."""
 PROGRAM = "released program"
