@@ -12,7 +12,7 @@ teacher that all share, and a picture of each recipe's swaps beside their truth.
 import json
 import time
 from collections.abc import Callable, Mapping
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,7 +29,7 @@ from dgnet_jax.errors import InputError
 from dgnet_jax.evaluation.truth import chosen_swaps, measure_truth
 from dgnet_jax.figures import save_png, truth_matrix
 from dgnet_jax.models import build_networks
-from dgnet_jax.models.forward import Forward
+from dgnet_jax.models.forward import Forward, compiled
 from dgnet_jax.runtime.devices import use_compilation_cache
 from dgnet_jax.runtime.reading import read_json
 from dgnet_jax.training.session import Session, make_train_step, run_inputs
@@ -122,7 +122,7 @@ def run(
     state = initial_state(config, networks, optimizers, search.teacher, placement)
     sampler = PairSampler(data.train_labels, config.batch_size, config.seed)
     forward = Forward(networks, config.data.height, config.data.width)
-    swap = _compiled(forward)
+    swap = compiled(forward, "swap")
     inputs = {name: np.float32(get(config, name)) for name in INPUTS}
     inputs_of_run, started = run_inputs(config), time.perf_counter()
     for index in range(config.total_steps):
@@ -134,11 +134,6 @@ def run(
             seconds = time.perf_counter() - started
             swapped = all_swaps(partial(swap, state.generator, state.appearance_variables), search)
             report(done, seconds, found | measure_truth(swapped, search.truth), swapped)
-
-
-@cache
-def _compiled(forward: Forward) -> Callable[..., Any]:
-    return jax.jit(forward.swap)
 
 
 def all_swaps(swap: Callable[..., Any], search: Search) -> np.ndarray:

@@ -6,7 +6,7 @@
 Images are (n, rows, columns, 3) uint8 RGB of any size. Batches are sharded over all devices.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from dgnet_jax.convert import load_released, load_teacher_weights
 from dgnet_jax.errors import InputError
 from dgnet_jax.models import Networks, Variables, build_networks, build_teacher
 from dgnet_jax.models.embedding import Embeddings
-from dgnet_jax.models.forward import Forward, TeacherForward
+from dgnet_jax.models.forward import Forward, TeacherForward, compiled
 from dgnet_jax.models.initialization import init_parameters
 from dgnet_jax.models.reid import Teacher
 from dgnet_jax.runtime.checkpoints import Checkpoints, Step
@@ -112,7 +112,7 @@ class DGNet(_OnDevices):
 
     def embeddings(self, images: np.ndarray) -> np.ndarray:
         """Prime and fine retrieval embeddings, each of unit norm: (n, 2, dim) float32."""
-        embeddings = partial(self._compiled["embeddings"], self.appearance)
+        embeddings = partial(self._compiled("embeddings"), self.appearance)
         return embed(
             embeddings, images, batch_size=self.batch_size, sharding=self.placement.sharded
         )
@@ -139,20 +139,10 @@ class DGNet(_OnDevices):
         return self._run("swap", variables, appearance_images, structure_images)
 
     def _run(self, name: str, variables: tuple[Variables, ...], *arrays: np.ndarray) -> np.ndarray:
-        return self._batched(partial(self._compiled[name], *variables), *arrays)
+        return self._batched(partial(self._compiled(name), *variables), *arrays)
 
-    @cached_property
-    def _compiled(self) -> Mapping[str, Any]:
-        forward = Forward(self.networks, *self.image_size)
-        functions = (
-            forward.embeddings,
-            forward.appearance_codes,
-            forward.structure_codes,
-            forward.paint,
-            forward.repaint,
-            forward.swap,
-        )
-        return {function.__name__: jax.jit(function) for function in functions}
+    def _compiled(self, name: str) -> Callable[..., Any]:
+        return compiled(Forward(self.networks, *self.image_size), name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,15 +174,8 @@ class TeacherModel(_OnDevices):
         return self._run("soft_labels", images)
 
     def _run(self, name: str, images: np.ndarray) -> np.ndarray:
-        return self._batched(partial(self._compiled[name], self.variables), images)
-
-    @cached_property
-    def _compiled(self) -> Mapping[str, Any]:
         forward = TeacherForward(self.network, self.config.data.height, self.config.data.width)
-        return {
-            "embeddings": jax.jit(forward.embeddings),
-            "soft_labels": jax.jit(forward.soft_labels),
-        }
+        return self._batched(partial(compiled(forward, name), self.variables), images)
 
 
 @dataclass(frozen=True, eq=False)

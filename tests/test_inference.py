@@ -1,5 +1,7 @@
 """A trained model is what its checkpoint holds, and treats every image by itself."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -122,9 +124,16 @@ def test_padding_and_the_other_images_of_a_batch_change_nothing(model, teacher, 
 
 def test_one_compilation_a_function(model):
     model.swap(pictures(3), pictures(3))
-    compiled = model._compiled["swap"]._cache_size()
+    before = model._compiled("swap")._cache_size()
     model.swap(pictures(18), pictures(18))
-    assert model._compiled["swap"]._cache_size() == compiled
+    assert model._compiled("swap")._cache_size() == before
+
+
+def test_models_of_one_network_share_their_programs(model):
+    """A report of many runs traces and compiles the generator once."""
+    other = dataclasses.replace(model, step=model.step + 1)
+    assert other._compiled("swap") is model._compiled("swap")
+    assert other._compiled("swap") is not other._compiled("repaint")
 
 
 def test_embeddings_are_of_unit_norm_and_the_same_for_the_mirrored_image(model, teacher):

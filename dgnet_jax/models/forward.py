@@ -1,10 +1,12 @@
 """Pure forward functions of trained networks, from uint8 images and to uint8 images.
 
-Everything runs on running statistics, so that an image's result does not depend on its batch. Jit
-the caller; `inference` runs them over any number of images.
+Everything runs on running statistics, so that an image's result does not depend on its batch.
+`compiled` gives them as programs; `inference` runs them over any number of images.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -136,3 +138,9 @@ class TeacherForward(NamedTuple):
         views = (images, images[:, :, ::-1])
         logits = [apply(self.network, variables, view).logits for view in views]
         return sum((jax.nn.softmax(view) for view in logits), jnp.zeros(())) / len(views)
+
+
+@lru_cache(maxsize=64)
+def compiled(forward: Forward | TeacherForward, name: str) -> Callable[..., Any]:
+    """A forward function, by its name, compiled once a process for all models of one network."""
+    return jax.jit(getattr(forward, name))

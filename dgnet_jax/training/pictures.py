@@ -6,7 +6,6 @@ Of a drawn data set also swaps of test people beside their truth, and how the tw
 from functools import cached_property
 from typing import NamedTuple
 
-import jax
 import ml_collections
 import numpy as np
 from absl import logging
@@ -19,7 +18,7 @@ from dgnet_jax.evaluation.truth import chosen_swaps, measure_in_short, unmeasura
 from dgnet_jax.evaluation.variants import Metrics
 from dgnet_jax.figures import image_grid, swap_matrix, truth_matrix
 from dgnet_jax.models import Networks
-from dgnet_jax.models.forward import Forward
+from dgnet_jax.models.forward import Forward, compiled
 from dgnet_jax.runtime.devices import to_host
 from dgnet_jax.training.state import TrainState
 
@@ -50,14 +49,7 @@ class Painter:
         chosen = choose_images(len(train_images), config.log.image_rows, config.seed)
         self._images = train_images[chosen]
         forward = Forward(networks, config.data.height, config.data.width)
-
-        @jax.jit
-        def paint(state: TrainState, appearances: jax.Array, structures: jax.Array) -> jax.Array:
-            """All n x n swaps in uint8: (n, n, height, width, 3)."""
-            variables = state.generator, state.appearance_variables
-            return forward.swap_all(*variables, appearances, structures)
-
-        self._paint = paint
+        self._swap_all = compiled(forward, "swap_all")
 
     def swaps(self, state: TrainState) -> Swaps:
         """Originals and all their swaps, with running statistics."""
@@ -148,7 +140,8 @@ class Painter:
 
         def square(i: int, j: int) -> np.ndarray:
             images = _rows(appearances, i, size), _rows(structures, j, size)
-            return to_host(self._paint(state, *images))
+            variables = state.generator, state.appearance_variables
+            return to_host(self._swap_all(*variables, *images))
 
         rows = [
             np.concatenate([square(i, j) for j in range(0, m, size)], axis=1)
