@@ -1,6 +1,10 @@
 """Losses of images against scikit-image, NumPy's FFT and finite differences, in float64."""
 
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -239,3 +243,35 @@ def test_images_smaller_than_the_window_are_refused(name):
 def test_every_loss_of_images_is_tested_here():
     of_images = [name for name in losses.BEYOND if losses.parse(name).images_only]
     assert sorted(of_images) == sorted(IMAGE_LOSSES)
+
+
+COLLECTIVES = """
+import re, jax, jax.numpy as jnp
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from dgnet_jax import losses
+
+mesh = jax.make_mesh((4,), ("devices",), axis_types=(AxisType.Auto,))
+divided = NamedSharding(mesh, PartitionSpec("devices"))
+images = jax.ShapeDtypeStruct((8, 32, 16, 3), jnp.float32, sharding=divided)
+for name in losses.BEYOND:
+    loss = losses.reconstruction_loss(name)
+    if name == "teacher_features":
+        loss = lambda x, y, loss=loss: loss(x, y, features=lambda z: [z, z[:, ::2, ::2]])
+    program = jax.jit(jax.value_and_grad(loss, argnums=1)).lower(images, images).compile()
+    found = set(re.findall(r"(all-[a-z]+|collective-permute)\\(", program.as_text()))
+    print(name, *sorted(found))
+"""
+
+
+@pytest.mark.slow
+def test_a_batch_that_is_divided_over_devices_stays_so():
+    """Only the mean over the batch crosses them."""
+    found = subprocess.run(
+        [sys.executable, "-c", COLLECTIVES],
+        env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"},
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert found.stdout.splitlines() == [f"{name} all-reduce" for name in losses.BEYOND]

@@ -3,6 +3,7 @@
 Images are (batch, height, width, channels); those of the similarities are ImageNet-normalised RGB.
 """
 
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -125,8 +126,7 @@ def focal_frequency(target: Images, output: Images, alpha: ArrayLike = 1.0) -> S
     target, output = pair(target, output)
     difference = output - target
     scale = magnitude(difference)
-    spectrum = jnp.fft.fft2(difference / scale, axes=(1, 2), norm="ortho")
-    square = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
+    square = _power_spectrum(difference / scale)
     largest = jnp.max(square, axis=(1, 2), keepdims=True)
     ratio = square / jnp.where(largest == 0, 1.0, largest)
     weight = lax.stop_gradient(ratio ** (0.5 * jnp.asarray(alpha, output.dtype)))
@@ -180,6 +180,35 @@ def _gaussian_windows(size: int) -> Float[np.ndarray, "{size}-10 {size}"]:
     for row in range(len(matrix)):
         matrix[row, row : row + WINDOW] = window
     return matrix
+
+
+def _power_spectrum(images: Float[Array, "batch height width channels"]) -> Array:
+    """|F|^2 of each channel, F orthonormal.
+
+    By products with the matrices of the transforms: XLA's FFT would gather a batch that is divided
+    over devices on each of them.
+    """
+    waves = [_fourier_matrix(length) for length in images.shape[1:3]]
+    (row_cos, row_sin), (column_cos, column_sin) = (
+        (jnp.asarray(wave.real, images.dtype), jnp.asarray(wave.imag, images.dtype))
+        for wave in waves
+    )
+
+    def product(subscripts: str, x: Array, wave: Array) -> Array:
+        return jnp.einsum(subscripts, x, wave, precision=lax.Precision.HIGHEST)
+
+    real, imaginary = (product("bhwc,uh->buwc", images, wave) for wave in (row_cos, row_sin))
+    columns = partial(product, "buwc,vw->buvc")
+    both = (
+        columns(real, column_cos) - columns(imaginary, column_sin),
+        columns(real, column_sin) + columns(imaginary, column_cos),
+    )
+    return jnp.square(both[0]) + jnp.square(both[1])
+
+
+def _fourier_matrix(length: int) -> np.ndarray:
+    """Of the orthonormal discrete Fourier transform, complex."""
+    return np.fft.fft(np.eye(length), norm="ortho")
 
 
 def _halved(images: Float[Array, "batch height width 3"]) -> Array:
