@@ -781,7 +781,9 @@ FIELDS: dict[str, Field] = {
     "evaluation.fid_jpeg": Field(
         True,
         yes_or_no(),
-        "Whether generated images are also measured as JPEG, as published; half of FID's time.",
+        "Whether generated images are also measured by DG-Net's protocol: levels truncated to 8 "
+        "bits, JPEG files, at most 12,936 images; half of FID's time. The PNG figure is ours: "
+        "levels rounded, all images.",
         source=DGNET,
     ),
     "evaluation.every_steps": Field(

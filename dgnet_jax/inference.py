@@ -138,6 +138,14 @@ class DGNet(_OnDevices):
         variables = self.generator, self.appearance
         return self._run("swap", variables, appearance_images, structure_images)
 
+    def swap_in_both_ways(
+        self, appearance_images: np.ndarray, structure_images: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """`swap` with its levels rounded, as elsewhere, and truncated, as DG-Net's FID has them."""
+        variables = self.generator, self.appearance
+        both = self._run("swap_in_both_ways", variables, appearance_images, structure_images)
+        return both[:, 0], both[:, 1]
+
     def _run(self, name: str, variables: tuple[Variables, ...], *arrays: np.ndarray) -> np.ndarray:
         return self._batched(partial(self._compiled(name), *variables), *arrays)
 

@@ -102,6 +102,19 @@ def test_every_level_survives_normalisation():
     )
 
 
+def test_levels_are_rounded_or_cut_down_to_the_level_below():
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    levels = np.array([-0.7, 0.3, 0.9, 126.2, 126.8, 254.6, 255.4, 300])
+    images = ((levels[:, None] / 255 - mean) / std).astype(np.float32)
+    for output in (to_uint8(images, truncate=True), to_uint8(jnp.asarray(images), truncate=True)):
+        assert output.dtype == np.uint8
+        # What astype(uint8) makes of clipped levels.
+        expected = np.repeat([[0], [0], [0], [126], [126], [254], [255], [255]], 3, axis=1)
+        np.testing.assert_array_equal(output, expected)
+    expected = np.repeat([[0], [0], [1], [126], [127], [255], [255], [255]], 3, axis=1)
+    np.testing.assert_array_equal(to_uint8(images), expected)
+
+
 @pytest.mark.parametrize("size", [(256, 128), (384, 192), (64, 32), (100, 50), (128, 96)])
 def test_resize_is_pillows_bicubic(size: tuple[int, int]):
     smooth = images_of(4, 128, 64)

@@ -86,16 +86,17 @@ def test_an_interpolation_ends_at_the_two_swaps_and_goes_straight_between(model)
 def test_the_protocol_makes_one_picture_of_each_appearance_with_each_structure_once(model):
     images = pictures(37)
     found = list(swapped_training_images(model, images, seed=4))
-    np.testing.assert_array_equal(np.concatenate([rows for rows, _ in found]), np.arange(37))
+    np.testing.assert_array_equal(np.concatenate([one.indices for one in found]), np.arange(37))
     order = structure_permutation(37, 4)
     assert sorted(order) == list(range(37))
     assert (order != structure_permutation(37, 5)).any()
-    expected = model.swap(images, images[order])
-    batches = np.concatenate([batch for _, batch in found])
-    assert (batches.shape, batches.dtype) == ((37, 256, 128, 3), np.uint8)
-    for picture, small in zip(batches, expected, strict=True):
-        large = Image.fromarray(small).resize((128, 256), Image.Resampling.BICUBIC)
-        np.testing.assert_array_equal(picture, np.asarray(large))
+    expected = model.swap_in_both_ways(images, images[order])
+    for name, small_ones in zip(("rounded", "truncated"), expected, strict=True):
+        batches = np.concatenate([getattr(one, name) for one in found])
+        assert (batches.shape, batches.dtype) == ((37, 256, 128, 3), np.uint8)
+        for picture, small in zip(batches, small_ones, strict=True):
+            large = Image.fromarray(small).resize((128, 256), Image.Resampling.BICUBIC)
+            np.testing.assert_array_equal(picture, np.asarray(large))
 
 
 def test_one_image_for_each_real_one_is_the_protocols_set(model):

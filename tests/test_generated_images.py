@@ -10,10 +10,17 @@ from drawn_market import smooth_image
 from PIL import Image
 
 from dgnet_jax.errors import InputError
-from dgnet_jax.evaluation import generated_images, tables
+from dgnet_jax.evaluation import fid_protocol, generated_images, tables
 from dgnet_jax.evaluation.diversity import diversity, same_identity_pairs
 from dgnet_jax.evaluation.fid import FeatureStatistics
-from dgnet_jax.evaluation.generated_images import RealImages, evaluate_generated, resize_bicubic
+from dgnet_jax.evaluation.fid_protocol import (
+    Pictures,
+    decode_jpeg,
+    encode_jpeg,
+    jpeg_indices,
+    resize_bicubic,
+)
+from dgnet_jax.evaluation.generated_images import RealImages, evaluate_generated
 from dgnet_jax.evaluation.kid import kid
 
 LABELS = np.repeat(np.arange(10), 3)
@@ -47,11 +54,17 @@ def gallery() -> np.ndarray:
     return np.stack([np.asarray(smooth_image(seed)) for seed in range(100, 120)])
 
 
-def swapped(images: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def swapped(images: np.ndarray) -> Iterator[Pictures]:
     """A generator that inverts the colours, in uneven batches and not in order."""
     order = np.roll(np.arange(len(images)), 5)
     for rows in np.array_split(order, 4):
-        yield rows, resize_bicubic(255 - images[rows])
+        painted = resize_bicubic(255 - images[rows])
+        yield Pictures(rows, painted, cut(painted))
+
+
+def cut(painted: np.ndarray) -> np.ndarray:
+    """Stands in for truncated levels: other than the rounded ones everywhere, and by much."""
+    return painted // 2
 
 
 def test_numbers_are_those_of_the_parts(
@@ -67,7 +80,7 @@ def test_numbers_are_those_of_the_parts(
     features = network(big)
     painted = resize_bicubic(255 - train)
     jpegs = []
-    for image in painted:
+    for image in cut(painted):
         stream = io.BytesIO()
         Image.fromarray(image).save(stream, "JPEG")
         jpegs.append(np.asarray(Image.open(stream)))
@@ -112,15 +125,41 @@ def test_the_jpeg_half_can_be_left_out(train: np.ndarray, gallery: np.ndarray) -
         images[jpeg] = network.images
     assert (images[False], images[True]) == (30 + 30 + 20, 30 + 30 + 30 + 20)
     jpegs = {name for name in results[True] if "jpeg" in name}
-    assert jpegs == {"fid_jpeg", "kid_jpeg_mean", "kid_jpeg_sd"}
+    assert jpegs == {"fid_jpeg", "kid_jpeg_mean", "kid_jpeg_sd", "generated_jpeg"}
     assert {n: v for n, v in results[True].items() if n not in jpegs} == results[False]
     lines = "\n".join(tables._images_table(results[False]))
-    assert "generated, PNG" in lines and "real: gallery" in lines and "JPEG" not in lines
+    assert "| generated, PNG (ours) " in lines
+    assert "| real: training images against the gallery " in lines
+    assert "| generated, JPEG" not in lines
+    lines = "\n".join(tables._images_table(results[True]))
+    assert "| generated, JPEG (DG-Net's protocol) " in lines
+    assert "30 generated, 30 of them as JPEG, 30 real training images, 20 gallery images" in lines
+
+
+def test_the_protocol_measures_no_more_jpegs_than_market_1501_has_training_images(
+    train: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert fid_protocol.JPEG_IMAGES == 12_936
+    np.testing.assert_array_equal(jpeg_indices(12_936, 0), np.arange(12_936))
+    chosen = jpeg_indices(16_522, 0)  # DukeMTMC-reID's
+    assert len(np.unique(chosen)) == len(chosen) == 12_936 and chosen.max() < 16_522
+    assert not np.array_equal(chosen, jpeg_indices(16_522, 1))
+
+    monkeypatch.setattr(fid_protocol, "JPEG_IMAGES", 11)
+    real = RealImages(train, LABELS, inception=Network(), seed=2)
+    results = evaluate_generated(swapped, real)
+    counts = {"generated": 30, "generated_jpeg": 11, "real": 30}
+    assert counts.items() <= results.items()
+    painted = cut(resize_bicubic(255 - train[jpeg_indices(30, 2)]))
+    jpegs = np.stack([decode_jpeg(encode_jpeg(image)) for image in painted])
+    reference = FeatureStatistics.of(Network()(resize_bicubic(train)))
+    expected = reference.distance(FeatureStatistics.of(Network()(jpegs)))
+    assert results["fid_jpeg"] == pytest.approx(expected, rel=1e-9)
 
 
 def test_a_perfect_generator(train: np.ndarray, gallery: np.ndarray) -> None:
     real = RealImages(train, LABELS, gallery, inception=Network(), teacher=Network())
-    results = evaluate_generated(lambda images: [(np.arange(30), images)], real)
+    results = evaluate_generated(lambda images: [(np.arange(30), images, images)], real)
     assert 0 <= results["fid_png"] < 1e-6 < results["fid_jpeg"] < results["fid_real"]
     assert results["teacher_frechet"] < 1e-6
     assert results["identity_consistency"] == 1
@@ -202,7 +241,7 @@ def test_pictures_are_kept_where_asked(train: np.ndarray, tmp_path: Path) -> Non
         png = Image.open(tmp_path / "kept" / "png" / f"{index:06d}.png")
         np.testing.assert_array_equal(np.asarray(png), painted[index])
         jpeg = np.asarray(Image.open(tmp_path / "kept" / "jpeg" / f"{index:06d}.jpg"))
-        difference = np.abs(jpeg.astype(int) - painted[index])
+        difference = np.abs(jpeg.astype(int) - cut(painted[index]))
         assert 0 < difference.mean() < 8
     assert len(list((tmp_path / "kept").rglob("*.*"))) == 60
 
@@ -210,10 +249,10 @@ def test_pictures_are_kept_where_asked(train: np.ndarray, tmp_path: Path) -> Non
 def test_one_picture_for_each_image_is_needed(train: np.ndarray) -> None:
     real = RealImages(train, LABELS)
     with pytest.raises(InputError, match="found 29 for 30 training images"):
-        evaluate_generated(lambda images: [(np.arange(29), images[:29])], real)
+        evaluate_generated(lambda images: [(np.arange(29), images[:29], images[:29])], real)
     twice = np.r_[0, np.arange(29)]
     with pytest.raises(InputError, match="found 30 for 30"):
-        evaluate_generated(lambda images: [(twice, images[twice])], real)
+        evaluate_generated(lambda images: [(twice, images[twice], images[twice])], real)
     with pytest.raises(InputError, match="found 0 for 30"):
         evaluate_generated(lambda images: [], real)
     with pytest.raises(InputError, match="limit: found -1"):

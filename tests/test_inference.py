@@ -86,6 +86,17 @@ def test_a_swap_is_the_decoders_picture_of_the_two_codes(run, model):
     assert abs(model.swap(first, second).astype(int) - to_uint8(painted)).max() <= 1
 
 
+def test_a_swap_for_fid_has_its_levels_rounded_and_truncated(model):
+    first, second = pictures(3, 1), pictures(3, 2)
+    rounded, truncated = model.swap_in_both_ways(first, second)
+    assert abs(model.swap(first, second).astype(int) - rounded).max() <= 1
+    lost = rounded.astype(int) - truncated
+    assert set(np.unique(lost)) == {0, 1}
+    # Half of all levels, but for those that are clipped, are nearer to the level above.
+    inside = (rounded > 0) & (rounded < 255)
+    assert abs(lost[inside].mean() - 0.5) < 0.05
+
+
 def test_an_image_swapped_with_itself_is_its_reconstruction(model):
     images = pictures(4)
     rebuilt = model.decode(model.structure_codes(images), model.appearance_codes(images))

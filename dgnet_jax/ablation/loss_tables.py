@@ -19,6 +19,7 @@ from dgnet_jax.ablation.published import PublishedValues
 from dgnet_jax.ablation.rendering import Cell, Table
 from dgnet_jax.ablation.results import FINISHED, Row, measured_values
 from dgnet_jax.ablation.summary import BASELINE, Metric, Summary, divergence, relative_gain
+from dgnet_jax.evaluation.fid_protocol import JPEG_IMAGES
 
 THESIS_METRICS = ("fid", "fid_jpeg", "rank1", "rank5", "rank10", "mAP")
 _GAINS = ("fid", "fid_jpeg", "mAP")
@@ -107,6 +108,11 @@ def measured_notes(rows: Sequence[Row]) -> list[str]:
         if min(generated, real) <= dims:
             note += " So few images leave the covariance singular: prefer KID."
         notes.append(note)
+    if measured_values(rows, "fid_jpeg"):
+        notes.append(
+            "(JPEG) is the protocol of published FIDs: levels truncated to 8 bits, JPEG files, at "
+            f"most {JPEG_IMAGES} images. (PNG) is ours: levels rounded, all images."
+        )
     if measured_values(rows, "appearance_transfer"):
         notes.append(
             "Appearance transfer is 1 where the garments of drawn people have the truth's colours, "

@@ -29,6 +29,7 @@ IMAGES = (
     "kid_jpeg_mean",
     "kid_jpeg_sd",
     "generated",
+    "generated_jpeg",
     "real",
     "diversity",
     "identity_consistency",

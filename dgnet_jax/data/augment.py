@@ -101,13 +101,16 @@ def normalise(images: UInt8[Array, "*shape 3"]) -> Float32[Array, "*shape 3"]:
     return (images.astype(jnp.float32) / 255 - mean) / std
 
 
-def to_uint8(images: ArrayT) -> ArrayT:
-    """Undoes `normalise`: (..., 3) floats to clipped, rounded uint8 RGB; NumPy stays NumPy."""
+def to_uint8(images: ArrayT, truncate: bool = False) -> ArrayT:
+    """Undoes `normalise`: (..., 3) floats to clipped uint8 RGB; NumPy stays NumPy.
+
+    Levels are rounded to the nearest, or cut down to the whole level below, as DG-Net's FID has it.
+    """
     xp = jnp if isinstance(images, jax.Array) else np
     mean = np.array(IMAGENET_MEAN, np.float32)
     std = np.array(IMAGENET_STD, np.float32)
     levels = (xp.asarray(images, np.float32) * std + mean) * 255
-    return xp.clip(xp.round(levels), 0, 255).astype(np.uint8)
+    return xp.clip(xp.floor(levels) if truncate else xp.round(levels), 0, 255).astype(np.uint8)
 
 
 def random_erasing(

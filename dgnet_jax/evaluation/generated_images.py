@@ -4,10 +4,9 @@
     results = evaluate_generated(partial(swapped_training_images, model, seed=0), real)
 
 One generated image for every training image, against all training images, at 256 x 128. As PNG,
-that is as painted, and as the published protocol has it, after JPEG at Pillow's default quality.
+that is as painted, which is this project's figure; and by DG-Net's protocol, after JPEG.
 """
 
-import io
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property, partial
@@ -26,7 +25,15 @@ from dgnet_jax.evaluation.consistency import identity_consistency
 from dgnet_jax.evaluation.diversity import diversity, same_identity_pairs
 from dgnet_jax.evaluation.extraction import InceptionExtractor
 from dgnet_jax.evaluation.fid import FeatureStatistics
-from dgnet_jax.evaluation.fid_protocol import HEIGHT, WIDTH, resize_bicubic
+from dgnet_jax.evaluation.fid_protocol import (
+    HEIGHT,
+    WIDTH,
+    Pictures,
+    decode_jpeg,
+    encode_jpeg,
+    jpeg_indices,
+    resize_bicubic,
+)
 from dgnet_jax.evaluation.kid import kid
 from dgnet_jax.models.inception import HOW_TO_GET_WEIGHTS
 from dgnet_jax.runtime.atomic import replacing, write_image
@@ -35,8 +42,6 @@ from dgnet_jax.runtime.reading import STATISTICS_BYTES, check_zip
 
 CHUNK = 256
 
-# Indices of images, and their pictures.
-Pictures = tuple[Int[np.ndarray, " b"], UInt8[np.ndarray, "b height width 3"]]
 # Images on the host to features.
 FeatureFn = Callable[[UInt8[np.ndarray, "n height width 3"]], Float[np.ndarray, "n dim"]]
 # Training images to one picture each.
@@ -166,16 +171,18 @@ def evaluate_generated(
 
     Args:
         generate: called with `real.images`; yields one picture for every one of them, with its
-            appearance, in any order and in batches of any size, such as
+            appearance, rounded and truncated, in any order and in batches of any size, such as
             `partial(fid_protocol.swapped_training_images, model, seed=seed)`.
         real: the real images and the networks.
         keep: a folder for the pictures, png/INDEX.png and jpeg/INDEX.jpg; None writes nothing.
 
     Returns:
         A flat dictionary. Counts `generated`, `real`, `gallery`.
-        With Inception: `dims`; `fid_png` and, if asked for, `fid_jpeg`, with `kid_mean`, `kid_sd`,
-        `kid_jpeg_mean`, `kid_jpeg_sd` over `kid_subsets` of `kid_subset_size`; `fid_real`,
-        `kid_real_mean`, `kid_real_sd`, training images against the gallery: the floor;
+        With Inception: `dims`; `fid_png`, ours: all images, levels rounded; if asked for,
+        `fid_jpeg`, DG-Net's protocol: `generated_jpeg` images, 12,936 at most, levels truncated, as
+        JPEG; with `kid_mean`, `kid_sd`, `kid_jpeg_mean`, `kid_jpeg_sd` over `kid_subsets` of
+        `kid_subset_size`; `fid_real` (7.22 in the paper), `kid_real_mean`, `kid_real_sd`, real
+        training images against the gallery: the floor;
         `fid_singular`, whether some set is too small for its dims. Without, `inception_missing`
         says how to get it.
         With the teacher: `teacher_frechet` and its floor `teacher_frechet_real`, Frechet distances
@@ -241,21 +248,20 @@ def _measure(
     kept = np.zeros((len(needed), HEIGHT, WIDTH, 3), np.uint8)
     places = {index: place for place, index in enumerate(needed.tolist())}
     done = 0
-    for indices, pictures in _chunks(generate(real.images)):
+    of_jpeg = jpeg_indices(len(real.images) if real.jpeg else 0, real.seed)
+    for indices, pictures, truncated in _chunks(generate(real.images)):
         found["indices"].append(indices)
         for index, picture in zip(indices.tolist(), pictures, strict=True):
             if index in places:
                 kept[places[index]] = picture
-        encoded = []
-        if (real.inception is not None and real.jpeg) or keep is not None:
-            encoded = [encode_jpeg(picture) for picture in pictures]
         if keep is not None:
-            on_first_process(partial(_save, Path(keep), indices, pictures, encoded))
+            on_first_process(partial(_save, Path(keep), indices, pictures, truncated))
         if real.inception is not None:
             found["png"].append(real.inception(pictures))
-            if real.jpeg:
-                decoded = np.stack([decode_jpeg(data) for data in encoded])
-                found["jpeg"].append(real.inception(decoded))
+            measured = truncated[np.isin(indices, of_jpeg)]
+            if len(measured):
+                files = [encode_jpeg(picture) for picture in measured]
+                found["jpeg"].append(real.inception(np.stack([decode_jpeg(x) for x in files])))
         if real.teacher is not None:
             found["teacher"].append(real.teacher(pictures))
         done += len(indices)
@@ -275,6 +281,8 @@ def _inception_results(
         sets["real"] = real.inception_features("gallery")
     reference = FeatureStatistics.of(train)
     results: Results = {"dims": reference.dims}
+    if real.jpeg:
+        results["generated_jpeg"] = len(jpeg)
     singular = reference.singular
     for name, features in sets.items():
         statistics = FeatureStatistics.of(features)
@@ -313,35 +321,20 @@ def _teacher_results(
     }
 
 
-def encode_jpeg(image: UInt8[np.ndarray, "height width 3"]) -> bytes:
-    """A JPEG file of Pillow's default quality."""
-    stream = io.BytesIO()
-    Image.fromarray(image).save(stream, "JPEG")
-    return stream.getvalue()
-
-
-def decode_jpeg(data: bytes) -> UInt8[np.ndarray, "height width 3"]:
-    """The RGB image of a JPEG file."""
-    with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
-        return np.asarray(image.convert("RGB"))
-
-
 def _chunks(batches: Iterable[Pictures]) -> Iterator[Pictures]:
     """The same images at 256 x 128 in batches of `CHUNK`, so that networks run on full ones."""
-    indices: list[np.ndarray] = []
-    pictures: list[np.ndarray] = []
-    waiting = 0
-    for batch_indices, batch in batches:
-        indices.append(np.asarray(batch_indices))
-        pictures.append(resize_bicubic(batch))
-        waiting += len(batch)
-        while waiting >= CHUNK:
-            all_indices, all_pictures = np.concatenate(indices), np.concatenate(pictures)
-            yield all_indices[:CHUNK], all_pictures[:CHUNK]
-            indices, pictures = [all_indices[CHUNK:]], [all_pictures[CHUNK:]]
-            waiting -= CHUNK
-    if waiting:
-        yield np.concatenate(indices), np.concatenate(pictures)
+    waiting: list[Pictures] = []
+    count = 0
+    for indices, *both in batches:
+        waiting.append(Pictures(np.asarray(indices), *map(resize_bicubic, both)))
+        count += len(indices)
+        while count >= CHUNK:
+            whole = Pictures(*map(np.concatenate, zip(*waiting, strict=True)))
+            yield Pictures(*(part[:CHUNK] for part in whole))
+            waiting = [Pictures(*(part[CHUNK:] for part in whole))]
+            count -= CHUNK
+    if count:
+        yield Pictures(*map(np.concatenate, zip(*waiting, strict=True)))
 
 
 def _choice(count: int, limit: int, seed: int, purpose: int) -> np.ndarray | slice:
@@ -373,12 +366,12 @@ def _save(
     folder: Path,
     indices: Int[np.ndarray, " b"],
     pictures: UInt8[np.ndarray, "b height width 3"],
-    encoded: Iterable[bytes],
+    truncated: UInt8[np.ndarray, "b height width 3"],
 ) -> None:
     for kind in ("png", "jpeg"):
         (folder / kind).mkdir(parents=True, exist_ok=True)
-    for index, picture, jpeg in zip(indices, pictures, encoded, strict=True):
+    for index, picture, cut in zip(indices, pictures, truncated, strict=True):
         with replacing(folder / "png" / f"{index:06d}.png") as temporary:
             write_image(Image.fromarray(picture), temporary, format="PNG")
         with replacing(folder / "jpeg" / f"{index:06d}.jpg") as temporary:
-            temporary.write_bytes(jpeg)
+            temporary.write_bytes(encode_jpeg(cut))

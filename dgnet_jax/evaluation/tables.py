@@ -8,6 +8,7 @@ from tabulate import tabulate
 
 from dgnet_jax.config_fields import reconstruction_text
 from dgnet_jax.data.readers.counts import UNKNOWN_CAMERAS
+from dgnet_jax.evaluation.fid_protocol import JPEG_IMAGES
 from dgnet_jax.evaluation.truth import COLOURED
 
 _COLUMNS = {
@@ -88,7 +89,11 @@ def _images_table(images: Mapping[str, Any]) -> list[str]:
     present = {
         title: names for title, names in columns.items() if any(name in images for name in names)
     }
-    titles = ("generated, PNG", "generated, JPEG (as published)", "real: gallery")
+    titles = (
+        "generated, PNG (ours)",
+        "generated, JPEG (DG-Net's protocol)",
+        "real: training images against the gallery",
+    )
     rows = [
         [title, *(images.get(names[index], "") for names in present.values())]
         for index, title in enumerate(titles)
@@ -99,6 +104,7 @@ def _images_table(images: Mapping[str, Any]) -> list[str]:
         f"{images[key]} {text}"
         for key, text in (
             ("generated", "generated"),
+            ("generated_jpeg", "of them as JPEG"),
             ("real", "real training images"),
             ("gallery", "gallery images"),
         )
@@ -107,6 +113,12 @@ def _images_table(images: Mapping[str, Any]) -> list[str]:
     lines.append(
         f"{sizes}. Distances are to the training images, of which the last row gives the diversity."
     )
+    if "fid_png" in images:
+        lines.append(
+            "PNG is ours: all images, levels rounded to 8 bits. JPEG is the protocol of published "
+            f"FIDs: at most {JPEG_IMAGES} images, levels truncated, JPEG of quality 75. The last "
+            "row is the floor, 7.22 in DG-Net's paper."
+        )
     if images.get("fid_singular"):
         lines.append("Too few images for these features: the covariance is singular; prefer KID.")
     lines += _bands_table(images) + _truth_table(images)

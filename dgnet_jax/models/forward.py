@@ -53,9 +53,16 @@ class Forward(NamedTuple):
         appearance_codes: Float[Array, "n code"],
     ) -> UInt8[Array, "n 4*h 4*w 3"]:
         """The decoder."""
+        return to_uint8(self._decoded(generator, structure_codes, appearance_codes))
+
+    def _decoded(
+        self,
+        generator: Variables,
+        structure_codes: Float[Array, "n h w channels"],
+        appearance_codes: Float[Array, "n code"],
+    ) -> Float[Array, "n 4*h 4*w 3"]:
         variables = {"params": generator["decoder"]}
-        images = apply(self.networks.decoder, variables, structure_codes, appearance_codes)
-        return to_uint8(images)
+        return apply(self.networks.decoder, variables, structure_codes, appearance_codes)
 
     def repaint(
         self,
@@ -78,6 +85,18 @@ class Forward(NamedTuple):
         """Each appearance image's appearance on its structure image's structure."""
         codes = self.appearance_codes(appearance, appearance_images)
         return self.repaint(generator, structure_images, codes)
+
+    def swap_in_both_ways(
+        self,
+        generator: Variables,
+        appearance: Variables,
+        appearance_images: UInt8[Array, "n rows columns 3"],
+        structure_images: UInt8[Array, "n structure_rows structure_columns 3"],
+    ) -> UInt8[Array, "n 2 {self.height} {self.width} 3"]:
+        """`swap`, with levels rounded and with levels truncated."""
+        codes = self.appearance_codes(appearance, appearance_images)
+        images = self._decoded(generator, self.structure_codes(generator, structure_images), codes)
+        return jnp.stack([to_uint8(images), to_uint8(images, truncate=True)], axis=1)
 
     def swap_all(
         self,
