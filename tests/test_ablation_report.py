@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from report_page import Page, log_lines, make_study, row, smooth_images
+from test_ablation_dataset_table import market
 from test_figures import find, noise
 
 from configs import trained
@@ -58,7 +59,7 @@ def study(original, tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     rows, config = copied(original, folder)
     config.data.name = "market1501"
-    page = write_report(folder, rows, config, train_images=IMAGES)
+    page = write_report(folder, rows, config, train_images=IMAGES, dataset=market(train=100))
     return folder, config, page
 
 
@@ -368,6 +369,15 @@ def test_the_thesis_s_claims_stand_with_its_numbers_and_these(page):
     assert "Gains are over l1" in text
 
 
+def test_the_data_set_is_counted_beside_its_published_counts(page):
+    head, train, *_ = page.tables["The data set market1501"]
+    assert [cell[:2] for cell in head[3:5]] == [
+        *(("images", ""), ("images (published)", "published")),
+    ]
+    assert [cell[0] for cell in train[:5]] == ["train", "100", "751", "100", "12,936"]
+    assert "images of train: found 100, published 12,936" in page.text
+
+
 def test_what_diverged_what_is_missing_and_what_is_to_come_is_said(page):
     assert "3 losses, 5 runs: 4 finished, 1 diverged." in page.text
     assert "huber, seed 0: diverged at step 1,812 (self_reconstruction)." in page.text
@@ -391,6 +401,8 @@ def test_without_data_or_inception_the_page_says_so(made, tmp_path):
     page = Page(write_report(tmp_path, bare, config).read_text(encoding="utf-8"))
     assert "FID and KID were not measured" in page.text
     assert "There are no pictures, for the data set cannot be read here" in page.text
+    assert f"The files of {config.data.name} were not at hand" in page.text
+    assert not any(caption.startswith("The data set") for caption in page.tables)
     heads = [cell[0] for table in page.tables.values() for cell in table[0]]
     assert "mAP" in heads and "FID (PNG)" not in heads
     assert len(page.images) == 4

@@ -11,6 +11,7 @@ import pytest
 import scipy.stats
 
 from dgnet_jax.ablation.loss_tables import gain_text
+from dgnet_jax.ablation.other_methods import METHODS
 from dgnet_jax.ablation.published import PUBLISHED
 from dgnet_jax.ablation.rendering import to_latex, to_markdown, write_tables
 from dgnet_jax.ablation.results import (
@@ -188,7 +189,7 @@ def test_a_summary_has_a_row_for_each_loss():
 
 
 def test_published_values_stand_beside_the_measured_ones_and_the_best_of_each_is_bold():
-    (single, _, _) = study_tables(rows(), "market1501")
+    (single, *_) = study_tables(rows(), "market1501")
     assert single.name == "single_losses"
     by_loss = {cells[0].text: dict(zip(single.head, cells, strict=True)) for cells in single.rows}
     assert by_loss["l1"]["FID (PNG)"].text == "21.40 ± 1.39"
@@ -209,6 +210,64 @@ def columns_of(table):
     return {
         cells[0].text: {title: cell.text for title, cell in zip(table.head, cells, strict=True)}
         for cells in table.rows
+    }
+
+
+def test_other_methods_are_published_values_with_their_protocol():
+    tables = {table.name: table for table in study_tables(rows(), "market1501")}
+    table = columns_of(tables["other_methods"])
+    columns = ("FID (published)", "Rank@1 (published)", "mAP (published)")
+    assert {name: [table[name][one] for one in columns] for name in table} == {
+        "DG-Net": ["18.24", "94.8", "86.0"],
+        "thesis, l1": ["19.68", "91.09", "75.96"],
+        "PN-GAN": ["", "89.43", "72.58"],
+        "FD-GAN": ["", "90.5", "77.7"],
+        "PG2": ["", "", ""],
+    }
+    for name, cells in table.items():
+        other = name not in ("DG-Net", "thesis, l1")
+        assert cells["protocol"].startswith("another" if other else "as here")
+    notes = " ".join(tables["other_methods"].notes)
+    assert "l1, which is DG-Net's loss, is 10.0 points of mAP below DG-Net's own" in notes
+    assert "SSIM 0.253" in notes and "16,483 queries" in notes
+    # On a data set that nobody published there is no such table.
+    assert "other_methods" not in [one.name for one in study_tables(rows(), "quickstart")]
+
+
+def test_the_values_of_other_methods_are_those_of_their_source(shared: Path):
+    rivals = (shared / "docs" / "rivals.md").read_text()
+    market, duke, msmt, cuhk = (
+        {method.name: method for method in METHODS[name]}
+        for name in ("market1501", "duke", "msmt17", "cuhk03_detected")
+    )
+    one, other = market["FD-GAN"], duke["FD-GAN"]
+    assert (
+        f"FD-GAN | Market mAP {one.mAP} / R1 {one.rank1}; Duke {other.mAP} / {other.rank1}; "
+    ) in rivals
+    one, other = market["PN-GAN"], duke["PN-GAN"]
+    assert f"Market single query | R1 {one.rank1}, mAP {one.mAP}; " in rivals
+    assert f"Duke {other.rank1} / {other.mAP} " in rivals
+    assert "SSIM 0.253, IS 3.460, mask-SSIM 0.792, mask-IS 3.435" in rivals
+    dgnet = re.sub(r"\s+", " ", (shared / "docs" / "dgnet.md").read_text())
+    one = market["DG-Net"]
+    assert f"Market-1501 R1 {one.rank1}, mAP {one.mAP}, FID {one.fid} (real training" in dgnet
+    for name, of in (("Duke", duke), ("MSMT17", msmt), ("CUHK03-NP", cuhk)):
+        assert f"{name} {of['DG-Net'].rank1} / {of['DG-Net'].mAP}" in dgnet
+
+
+def test_the_values_of_other_methods_are_those_of_the_documentation():
+    text = (Path(__file__).parents[1] / "docs" / "method.md").read_text()
+    names = {"Market-1501": "market1501", "DukeMTMC-reID": "duke"}
+    found = {}
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) == 7 and cells[1] in names:
+            found[names[cells[1]], cells[0]] = tuple(cells[2:5])
+    assert found == {
+        (dataset, method.name): (method.fid, method.rank1, method.mAP)
+        for dataset in names.values()
+        for method in METHODS[dataset]
+        if method.name != "DG-Net"
     }
 
 
@@ -290,7 +349,7 @@ def test_fusions_and_losses_of_ones_own_have_tables_with_l1_beside_them():
     tables = {table.name: table for table in study_tables(results, "market1501")}
     assert list(tables) == [
         *("single_losses", "fusions", "other_losses", "more_measures", "difference_to_l1"),
-        "order_of_losses",
+        *("order_of_losses", "other_methods"),
     ]
     assert [cells[0].text for cells in tables["fusions"].rows] == ["l1", "l1+rmse"]
     names = [cells[0].text for cells in tables["other_losses"].rows]
@@ -300,11 +359,11 @@ def test_fusions_and_losses_of_ones_own_have_tables_with_l1_beside_them():
 
 
 def test_the_difference_table_says_that_one_seed_says_nothing():
-    table = study_tables(rows(1), "market1501")[-1]
+    table = study_tables(rows(1), "quickstart")[-1]
     assert [cell.text for cell in table.rows[0]][:3] == [
         *("rmse", "−1.50", "one seed: nothing can be said")
     ]
-    table = study_tables(rows(5), "market1501")[-1]
+    table = study_tables(rows(5), "quickstart")[-1]
     assert re.fullmatch(r"−1\.60 \[−[0-9.]+, −[0-9.]+\]", table.rows[0][1].text)
     assert table.rows[0][2].text == "below l1"
     assert "corrected for the number of losses" in table.notes[0]

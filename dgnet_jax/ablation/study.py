@@ -46,6 +46,7 @@ from dgnet_jax.ablation.summary import summarise
 from dgnet_jax.ablation.tables import study_tables
 from dgnet_jax.config import stored_config
 from dgnet_jax.config_fields import checked
+from dgnet_jax.data.splits import ReidDataset
 from dgnet_jax.errors import InputError
 from dgnet_jax.runtime import workdir as work_directory
 from dgnet_jax.runtime.devices import on_first_process, use_compilation_cache
@@ -179,13 +180,15 @@ class Study:
 
         return save_results(self.workdir, self.config.data.name)
 
-    def report(self, *, train_images: np.ndarray | None = None) -> Path:
+    def report(
+        self, *, train_images: np.ndarray | None = None, dataset: ReidDataset | None = None
+    ) -> Path:
         """Writes results, tables and the report page from the runs that are over; returns the page.
 
         A damaged result is left out, and named in a warning and in the page.
 
         Args:
-            train_images: as `report.write_report`'s; those of `run`, if it has run here.
+            train_images, dataset: as `report.write_report`'s; those of `run`, if it has run here.
 
         Raises:
             InputError: no run is over yet.
@@ -193,10 +196,13 @@ class Study:
         from dgnet_jax.ablation.report import write_report
 
         rows = self.save_results()
-        session = self._runner.session
-        images = train_images if session is None else session.data.train_images
         damaged = read_results(self.workdir).damaged
-        return write_report(self.workdir, rows, self.config, damaged, train_images=images)
+        if self._runner.session is not None:
+            data = self._runner.session.data
+            train_images, dataset = data.train_images, data.dataset
+        return write_report(
+            *(self.workdir, rows, self.config, damaged), train_images=train_images, dataset=dataset
+        )
 
     def _run(
         self, waiting: Sequence[tuple[Point, int]], planned: int, check: Callable[[], None]

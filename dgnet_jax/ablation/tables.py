@@ -13,6 +13,7 @@ from dgnet_jax.ablation.cells import (
     seeds_text,
 )
 from dgnet_jax.ablation.loss_tables import THESIS_METRICS, loss_table, measured_notes
+from dgnet_jax.ablation.other_methods import methods_table
 from dgnet_jax.ablation.points import is_fusion
 from dgnet_jax.ablation.published import PUBLISHED, PublishedValues, ordering_table
 from dgnet_jax.ablation.rendering import Cell, Table
@@ -77,7 +78,7 @@ def study_tables(rows: Sequence[Row], dataset: str) -> list[Table]:
     names = {summary.label: loss_name(summary) for summary in summaries}
     order = ordering_table(summaries, published, _COMPARED, names, dataset)
     agreement = agreement_table(rows, dataset)
-    return [*tables, *filter(None, (order, agreement))]
+    return [*tables, *filter(None, (order, agreement, methods_table(dataset)))]
 
 
 def run_table(rows: Sequence[Row]) -> Table:

@@ -23,6 +23,7 @@ from dgnet_jax.ablation.report.section import Groups, Section
 from dgnet_jax.ablation.results import FINISHED, run_directory
 from dgnet_jax.config_fields import reconstruction_text
 from dgnet_jax.data.sampling import choose_images
+from dgnet_jax.data.splits import ReidDataset
 from dgnet_jax.errors import InputError
 from dgnet_jax.runtime.atomic import replacing, write_json
 from dgnet_jax.runtime.dataset import open_data
@@ -44,6 +45,7 @@ def write_report(
     damaged: Sequence[str] = (),
     *,
     train_images: np.ndarray | None = None,
+    dataset: ReidDataset | None = None,
 ) -> Path:
     """Writes the report of a study from the runs that are over.
 
@@ -54,6 +56,7 @@ def write_report(
             picture shows.
         damaged: what is wrong with each result that is left out.
         train_images: of the data set, (n, rows, columns, 3) uint8, if they are in memory already.
+        dataset: whose they are. Without images both are read from `config.data`.
 
     Returns:
         The page.
@@ -69,7 +72,7 @@ def write_report(
         )
     runs = [read_run(run_directory(study_dir, row["loss"], row["seed"]), row) for row in rows]
     title = f"Reconstruction losses of DG-Net on {config.data.name}"
-    return _write(study_dir, title, runs, config, damaged, train_images)
+    return _write(study_dir, title, runs, config, damaged, (train_images, dataset))
 
 
 def write_run_report(
@@ -78,6 +81,7 @@ def write_run_report(
     metrics: Mapping[str, float],
     *,
     train_images: np.ndarray | None = None,
+    dataset: ReidDataset | None = None,
 ) -> Path:
     """Writes the report of a single run to `report/index.html` in its work directory.
 
@@ -85,7 +89,7 @@ def write_run_report(
         workdir: of the run, which is over.
         config: of the run.
         metrics: of its end, as `trainer.train` returns them; may be empty.
-        train_images: as `write_report`'s.
+        train_images, dataset: as `write_report`'s.
     """
     workdir = Path(workdir)
     (point,) = choose_losses(config.reconstruction_loss)
@@ -98,7 +102,7 @@ def write_run_report(
         "steps": config.total_steps,
     }
     title = f"DG-Net with {reconstruction_text(config)} on {config.data.name}"
-    return _write(workdir, title, [read_run(workdir, result)], config, (), train_images)
+    return _write(workdir, title, [read_run(workdir, result)], config, (), (train_images, dataset))
 
 
 def _write(
@@ -107,14 +111,15 @@ def _write(
     runs: Sequence[Run],
     config: ml_collections.ConfigDict,
     damaged: Sequence[str],
-    train_images: np.ndarray | None,
+    given: tuple[np.ndarray | None, ReidDataset | None],
 ) -> Path:
     started = time.perf_counter()
     groups = by_label(runs)
+    images, dataset, fault = _open(config, *given)
     # All processes paint, for the devices are everybody's; the first one writes.
     labels = on_first_process(lambda: shown_labels(read_search(parent), list(groups)))
     shown = {label: groups[label] for label in labels}
-    paintings, missing = _paint(shown, config, train_images)
+    paintings, missing = ({}, [fault]) if images is None else _paint(shown, config, images)
     page = parent / FOLDER / PAGE
 
     def write() -> None:
@@ -124,6 +129,7 @@ def _write(
             search_section(folder, read_search(parent), labels),
             sections.results_section(groups, config.data.name, parent, damaged),
             sections.claims_section(groups, config.data.name),
+            sections.dataset_section(dataset, config),
             sections.metrics_section(folder, shown),
             *pictures.picture_sections(folder, shown, paintings, missing),
             pictures.truth_section(folder, shown),
@@ -170,14 +176,25 @@ def render(title: str, facts: Mapping[str, str], found: Sequence[Section]) -> st
     )
 
 
+def _open(
+    config: ml_collections.ConfigDict, images: np.ndarray | None, dataset: ReidDataset | None
+) -> tuple[np.ndarray | None, ReidDataset | None, str]:
+    """Training images and the files they come from, as given or opened; or why there are none."""
+    if images is not None:
+        return images, dataset, ""
+    try:
+        data = open_data(config)
+        dataset = data.dataset
+        return data.train_images, dataset, ""
+    except InputError as error:
+        fault = f"There are no pictures, for the data set cannot be read here: {error}"
+        return None, dataset, fault
+
+
 def _paint(
-    groups: Groups, config: ml_collections.ConfigDict, train_images: np.ndarray | None
+    groups: Groups, config: ml_collections.ConfigDict, images: np.ndarray
 ) -> tuple[dict[str, Painting], list[str]]:
     """The same images painted with each loss, and why some could not be."""
-    try:
-        images = open_data(config).train_images if train_images is None else train_images
-    except InputError as error:
-        return {}, [f"There are no pictures, for the data set cannot be read here: {error}"]
     images = images[choose_images(len(images), config.log.image_rows, config.seed)]
     paintings, missing = {}, []
     for label, runs in groups.items():

@@ -7,6 +7,7 @@ from typing import Any
 import ml_collections
 
 from dgnet_jax.ablation.claims import claims_notes, thesis_claims
+from dgnet_jax.ablation.dataset_table import dataset_table
 from dgnet_jax.ablation.plan import read_plan
 from dgnet_jax.ablation.published import PUBLISHED
 from dgnet_jax.ablation.report import plots
@@ -15,6 +16,7 @@ from dgnet_jax.ablation.report.section import Groups, Section, listed, save_pict
 from dgnet_jax.ablation.results import Row, measured_values
 from dgnet_jax.ablation.summary import divergence, summarise
 from dgnet_jax.ablation.tables import run_table, study_tables
+from dgnet_jax.data.splits import ReidDataset
 
 # Metric to its name and the factor of its axis; 100 is percent.
 _CURVES = {
@@ -72,6 +74,25 @@ def claims_section(groups: Groups, dataset: str) -> Section:
     section.claims = thesis_claims(summarise(_rows(groups)), dataset)
     if section.claims:
         section.text = claims_notes(dataset)
+    return section
+
+
+def dataset_section(dataset: ReidDataset | None, config: ml_collections.ConfigDict) -> Section:
+    """The thesis's Tables 5.1 and 5.2 of the data set in use.
+
+    Args:
+        dataset: None if it is not at hand.
+        config: says which it is.
+    """
+    section = Section("Data set")
+    if dataset is not None:
+        cameras = config.data.get("cameras", True)
+        section.tables.append(dataset_table(dataset, config.data.name, cameras))
+    else:
+        section.text.append(
+            f"The files of {config.data.name} were not at hand when this page was written: the "
+            "table of identities, images and cameras is left out."
+        )
     return section
 
 

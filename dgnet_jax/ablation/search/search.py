@@ -167,9 +167,10 @@ class Search:
         Raises:
             InputError: no run is over yet.
         """
-        session = self._runner.session
-        images = None if session is None else session.data.train_images
-        return self.study().report(train_images=images)
+        if self._runner.session is None:
+            return self.study().report()
+        data = self._runner.session.data
+        return self.study().report(train_images=data.train_images, dataset=data.dataset)
 
     def _run_trials(self, journal: Journal | None, check: Callable[[], None]) -> None:
         seeds = len(self.definition.seeds)
