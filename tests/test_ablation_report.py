@@ -18,6 +18,7 @@ from test_figures import find, noise
 from configs import trained
 from dgnet_jax.ablation.published import PUBLISHED
 from dgnet_jax.ablation.report import comparisons, plots, write_report, write_run_report
+from dgnet_jax.ablation.report.pictures import picture_sections
 from dgnet_jax.ablation.report.runs import (
     Run,
     Series,
@@ -146,6 +147,23 @@ def test_losses_come_in_the_thesis_order_and_fusions_are_shown_beside_l1():
     assert [len(labels) for _, labels in whole] == [7, 6]
 
 
+def test_many_losses_are_shown_in_groups_that_can_be_read():
+    others = [f"loss{number}" for number in range(23)]
+    sums = ["l1_first", "l1_second"]
+    shuffled = [run(label, 0) for label in [*sums, *others, *FUSIONS, *LOSSES]]
+    labels = list(by_label(shuffled))
+    # `row` has the expressions l1+first and l1+second.
+    assert labels == [*LOSSES, *FUSIONS, *others, *sums]
+    groups = thesis_groups(labels)
+    assert [title for title, _ in groups] == [
+        *("Single losses", "Fusions"),
+        *(f"Other losses, {part} of 4" for part in range(1, 5)),
+    ]
+    assert max(len(own) for _, own in groups) == 8
+    assert all(own[0] == "l1" for _, own in groups)
+    assert [label for _, own in groups[2:] for label in own[1:]] == others + sums
+
+
 def test_a_metric_is_drawn_in_percent_with_a_band_and_a_cross_where_a_run_diverged():
     ended = series((0, 0.1), (10, 0.3), (20, math.nan))
     groups = {
@@ -234,7 +252,7 @@ def find_all(figure: Image.Image, image: np.ndarray) -> list[tuple[int, int]]:
     ]
 
 
-def test_enlarged_pairs_show_every_pixel_as_a_square(painting):
+def test_one_loss_enlarged_shows_every_pixel_as_a_square(painting):
     figure = comparisons.enlarged(painting)
     rebuilt, swapped = painting.swapped[0, 0], painting.swapped[0, 1]
     first = [find(figure, scaled(one, 12)) for one in (painting.originals[0], rebuilt, swapped)]
@@ -244,6 +262,44 @@ def test_enlarged_pairs_show_every_pixel_as_a_square(painting):
     second = [find(figure, scaled(one, 12)) for one in others]
     assert [x for _, x in second] == [x for _, x in first]
     assert second[0][0] == second[1][0] == second[2][0] > first[0][0]
+
+
+def test_two_losses_are_enlarged_beside_each_other_on_the_same_image(painting):
+    other = painting._replace(swapped=255 - painting.swapped)
+    figure = comparisons.enlarged_pair(painting, other, 1)
+    images = (
+        *(painting.originals[1], painting.originals[2]),
+        *(painting.swapped[1, 2], other.swapped[1, 2]),
+    )
+    places = [find(figure, scaled(image, 12)) for image in images]
+    assert len({y for y, _ in places}) == 1
+    assert [x for _, x in places] == sorted(x for _, x in places)
+
+
+def test_l1_stands_beside_l1_rmse_or_the_best_fusion_or_each_loss_alone(painting, tmp_path):
+    fids = {"l1": 20.0, "l1_cos": 18.0, "l1_mse": 17.0, "huber": 5.0, "l1_rmse": 19.0}
+    everything = {
+        label: painting._replace(run=run(label, 0, fid_png=fid)) for label, fid in fids.items()
+    }
+
+    def enlarged(*labels):
+        paintings = {label: everything[label] for label in labels}
+        groups = {label: [one.run] for label, one in paintings.items()}
+        *_, section = picture_sections(tmp_path, groups, paintings, [])
+        return section
+
+    both = enlarged(*fids)
+    assert [one.file for one in both.pictures] == ["enlarged_1.png", "enlarged_2.png"]
+    assert both.pictures[0].caption.startswith("L1 beside l1+rmse. Seed 0, step 3.")
+    best = enlarged("l1", "l1_cos", "l1_mse", "huber")
+    assert [one.file for one in best.pictures] == ["enlarged_1.png", "enlarged_2.png"]
+    for text in (best.text[0], best.pictures[1].caption):
+        assert "1 beside l1_mse, the fusion with the best FID here, for want of l1+rmse" in text
+    for labels in (("l1", "huber"), ("l1_cos", "l1_rmse")):
+        alone = enlarged(*labels)
+        assert [one.file for one in alone.pictures] == [f"enlarged_{name}.png" for name in labels]
+        assert "each loss by itself: there is no picture with l1" in alone.text[0]
+    assert "nor with another fusion" in enlarged("l1", "huber").text[0]
 
 
 @pytest.mark.parametrize(("rows", "factor"), [(256, 2), (128, 3), (150, 3)])
@@ -295,11 +351,8 @@ def test_every_picture_of_the_page_is_a_png_beside_it_with_alternative_text_and_
         "curve_Rank_1.png",
         "side_by_side_Single_losses.png",
         "side_by_side_Fusions.png",
-        *(
-            f"{kind}_{label}.png"
-            for kind in ("swaps", "enlarged")
-            for label in ("l1", "l1_rmse", "huber")
-        ),
+        *(f"swaps_{label}.png" for label in ("l1", "l1_rmse", "huber")),
+        *("enlarged_1.png", "enlarged_2.png"),
         *(f"training_{label}.png" for label in ("l1", "l1_rmse", "huber")),
     }
     assert [link for link in page.links if not link.startswith("#")] == [
@@ -388,7 +441,8 @@ def test_what_diverged_what_is_missing_and_what_is_to_come_is_said(page):
     assert any(caption.startswith("l1_rmse, seed 1, step 3.") for caption in page.captions)
     # What stands above columns is legible without them.
     fids = "FID (PNG): l1 20.50, l1_rmse 19.25."
-    assert [c.split()[-1] for c in page.captions if fids in c] == ["side_by_side_Fusions.png"]
+    shown = [caption.split()[-1] for caption in page.captions if fids in caption]
+    assert shown == ["side_by_side_Fusions.png", "enlarged_1.png", "enlarged_2.png"]
     training = {caption.split(":")[0]: caption for caption in page.captions if ": terms" in caption}
     assert "mean and range over seeds" in training["l1"] and "cross" not in training["l1"]
     assert "A cross ends" in training["huber"] and "over seeds" not in training["huber"]

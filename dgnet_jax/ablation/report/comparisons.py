@@ -1,6 +1,6 @@
 """What the generators of a study paint from the same images: the thesis's figures 5.4 to 5.10."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -74,15 +74,19 @@ def side_by_side(paintings: Sequence[Painting]) -> Image.Image:
 
     A row has an appearance, a structure, and for each loss the second dressed as the first.
     """
-    first = paintings[0]
-    count = len(first.originals)
-    rows = []
-    for index in range(count):
-        other = _partner(index, count)
-        inputs = [first.originals[index], first.originals[other]]
-        rows.append([*inputs, *(painting.swapped[index, other] for painting in paintings)])
-    titles = ["appearance", "structure", *(painting.title for painting in paintings)]
-    return image_grid(rows, column_titles=titles, scale=_scale(first, _ROWS))
+    return _rows_of(paintings, range(len(paintings[0].originals)), _ROWS)
+
+
+def enlarged_pair(first: Painting, second: Painting, index: int) -> Image.Image:
+    """Two losses beside each other on one appearance and one structure, enlarged (5.9, 5.10).
+
+    Pixels become squares, so that nothing is smoothed.
+
+    Args:
+        first, second: of the losses.
+        index: of the appearance among the chosen images.
+    """
+    return _rows_of((first, second), (index,), _ENLARGED_ROWS)
 
 
 def swaps(painting: Painting) -> Image.Image:
@@ -92,10 +96,7 @@ def swaps(painting: Painting) -> Image.Image:
 
 
 def enlarged(painting: Painting) -> Image.Image:
-    """A pair enlarged: image and its reconstruction, and the pair with swapped clothes (5.9, 5.10).
-
-    Pixels become squares, so that nothing is smoothed.
-    """
+    """A pair of images of one loss enlarged: rebuilt, and with swapped clothes."""
     swapped, count = painting.swapped, len(painting.originals)
     other = _partner(0, count)
     rows: list[list[np.ndarray | None]] = [
@@ -110,6 +111,20 @@ def metadata(painting: Painting) -> dict[str, str]:
     """What a picture says about itself."""
     run = painting.run
     return {"loss": run.label, "seed": str(run.seed), "step": str(painting.step)}
+
+
+def _rows_of(
+    paintings: Sequence[Painting], indices: Iterable[int], rows_of_pixels: int
+) -> Image.Image:
+    """A row for each appearance: it, the structure, and what each loss makes of the two."""
+    first = paintings[0]
+    rows = []
+    for index in indices:
+        other = _partner(index, len(first.originals))
+        inputs = [first.originals[index], first.originals[other]]
+        rows.append([*inputs, *(painting.swapped[index, other] for painting in paintings)])
+    titles = ["appearance", "structure", *(painting.title for painting in paintings)]
+    return image_grid(rows, column_titles=titles, scale=_scale(first, rows_of_pixels))
 
 
 def _partner(index: int, count: int) -> int:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dgnet_jax.ablation.points import is_fusion
 from dgnet_jax.ablation.results import DIVERGED, PRUNED
 from dgnet_jax.ablation.summary import BASELINE
 from dgnet_jax.losses import FUSIONS, LOSSES
@@ -16,6 +17,8 @@ from dgnet_jax.runtime.workdir import DGNET_STAGE
 from dgnet_jax.training.run_log import METRICS_FILE, parse_row
 
 _THESIS_ORDER = (*LOSSES, *FUSIONS)
+# Of a group, so that its pictures' columns and a plot's colours can be told apart.
+MOST_LOSSES = 8
 # Numbers of a row of metrics.jsonl that are no losses or metrics.
 _NOT_SHOWN = ("step", "images_per_second", "data_share")
 
@@ -51,6 +54,11 @@ class Run:
     evaluations: Mapping[str, Series]
     losses: Mapping[str, Series]
     fault: str = ""
+
+    @property
+    def expression(self) -> str:
+        """The sum that the label stands for."""
+        return str(self.result.get("expression") or self.label)
 
     @property
     def diverged(self) -> bool:
@@ -131,34 +139,42 @@ def over_seeds(series: Sequence[Series]) -> tuple[Series, np.ndarray]:
 
 
 def by_label(runs: Iterable[Run]) -> dict[str, list[Run]]:
-    """Runs of each loss by seed; the thesis's losses in its order, then the others."""
+    """Runs of each loss by seed; the thesis's losses in its order, then others, sums last."""
     grouped: dict[str, list[Run]] = {}
     for run in runs:
         grouped.setdefault(run.label, []).append(run)
-    known = [label for label in _THESIS_ORDER if label in grouped]
-    order = known + [label for label in grouped if label not in known]
+    order = [label for label in _THESIS_ORDER if label in grouped]
+    others = [label for label in grouped if label not in _THESIS_ORDER]
+    order += sorted(others, key=lambda label: is_fusion(grouped[label][0].expression))
     return {label: sorted(grouped[label], key=lambda run: run.seed) for label in order}
 
 
 def thesis_groups(labels: Sequence[str]) -> list[tuple[str, list[str]]]:
-    """Splits losses as the thesis's tables and figures do: single losses, then fusions.
+    """Splits losses as the thesis's tables and figures do: single losses, fusions, then others.
 
-    The baseline opens both, so that each group can be read alone. A group without a loss of its own
-    is left out.
+    The baseline opens all, so that each group can be read alone. A group without a loss of its own
+    is left out; fusions and others are one group while they are few, and many others are several.
+
+    Args:
+        labels: in the order of `by_label`.
 
     Returns:
-        (title, labels) of each group.
+        (title, labels) of each group, at most `MOST_LOSSES` labels in each.
     """
+    baseline = [label for label in labels if label == BASELINE]
     single = [label for label in labels if label in LOSSES]
-    fused = [label for label in labels if label not in LOSSES]
+    fusions = [label for label in labels if label in FUSIONS]
+    others = [label for label in labels if label not in _THESIS_ORDER]
     groups = []
-    if single and (single != [BASELINE] or not fused):
+    if single and (single != baseline or not fusions + others):
         groups.append(("Single losses", single))
-    if fused:
-        of_thesis = [label for label in fused if label in FUSIONS]
-        if of_thesis == fused:
-            title = "Fusions"
-        else:
-            title = "Fusions and other losses" if of_thesis else "Other losses"
-        groups.append((title, [label for label in single if label == BASELINE] + fused))
+    if fusions and others and len(baseline + fusions + others) <= MOST_LOSSES:
+        return [*groups, ("Fusions and other losses", baseline + fusions + others)]
+    if fusions:
+        groups.append(("Fusions", baseline + fusions))
+    count = -(-len(others) // (MOST_LOSSES - 1))
+    for part in range(count):
+        own = others[len(others) * part // count : len(others) * (part + 1) // count]
+        title = "Other losses" if count == 1 else f"Other losses, {part + 1} of {count}"
+        groups.append((title, baseline + own))
     return groups

@@ -15,13 +15,19 @@ from dgnet_jax.ablation.report.runs import Run
 from dgnet_jax.figures import save_png
 
 Groups = Mapping[str, Sequence[Run]]
+# Pictures of one section that fit on a screen or two.
+_MANY = 6
 # Of photographs in the page; the PNG files hold every pixel.
 _WEBP_QUALITY = 90
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure: `file` is the PNG beside the page, `uri` the picture itself; sizes in pixels."""
+    """A figure: `file` is the PNG beside the page, `uri` the picture itself; sizes in pixels.
+
+    label: of the loss that it shows, for the links to the pictures of a section that has many; ""
+    for a picture of several.
+    """
 
     file: str
     uri: str
@@ -29,11 +35,21 @@ class Picture:
     height: int
     alt: str
     caption: str
+    label: str = ""
+
+    @property
+    def anchor(self) -> str:
+        """For links within the page."""
+        return self.file.removesuffix(".png")
 
 
 @dataclass
 class Section:
-    """A heading and what is below it; plots: whether its pictures are plots, not photographs."""
+    """A heading and what is below it.
+
+    plots: whether its pictures are plots, not photographs. compact: whether several of its pictures
+    may stand in a row.
+    """
 
     title: str
     text: list[str] = field(default_factory=list)
@@ -41,11 +57,18 @@ class Section:
     tables: list[Table] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
     plots: bool = False
+    compact: bool = False
 
     @property
     def anchor(self) -> str:
         """For links within the page."""
         return slug(self.title)
+
+    @property
+    def links(self) -> list[Picture]:
+        """The pictures that are linked to above them, where there are many."""
+        named = [picture for picture in self.pictures if picture.label]
+        return named if len(named) > _MANY else []
 
     def __bool__(self) -> bool:
         return bool(self.text or self.claims or self.tables or self.pictures)
@@ -63,6 +86,7 @@ def save_picture(
     *,
     alt: str,
     caption: str,
+    label: str = "",
     photograph: bool = True,
     metadata: Mapping[str, str] | None = None,
 ) -> Picture:
@@ -76,7 +100,7 @@ def save_picture(
         image.save(stream, format="PNG", optimize=True)
     kind = "webp" if photograph else "png"
     uri = f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"
-    return Picture(file, uri, image.width, image.height, alt, caption)
+    return Picture(file, uri, image.width, image.height, alt, caption, label)
 
 
 def listed(names: Sequence[str]) -> str:

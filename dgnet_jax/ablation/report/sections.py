@@ -11,7 +11,7 @@ from dgnet_jax.ablation.dataset_table import dataset_table
 from dgnet_jax.ablation.plan import read_plan
 from dgnet_jax.ablation.published import PUBLISHED
 from dgnet_jax.ablation.report import plots
-from dgnet_jax.ablation.report.runs import Run, thesis_groups
+from dgnet_jax.ablation.report.runs import MOST_LOSSES, Run, thesis_groups
 from dgnet_jax.ablation.report.section import Groups, Section, listed, save_picture
 from dgnet_jax.ablation.results import Row, measured_values
 from dgnet_jax.ablation.summary import divergence, summarise
@@ -24,8 +24,6 @@ _CURVES = {
     "rank1": ("Rank@1", 100),
     "appearance_transfer": ("Appearance transfer", 1),
 }
-# Lines that one plot can hold; more are split as the tables are.
-_MOST_LINES = 8
 
 
 def facts(runs: Sequence[Run], config: ml_collections.ConfigDict) -> dict[str, str]:
@@ -99,7 +97,7 @@ def dataset_section(dataset: ReidDataset | None, config: ml_collections.ConfigDi
 def metrics_section(folder: Path, groups: Groups) -> Section:
     """mAP, Rank@1 and, of a drawn data set, the appearance transfer over training steps."""
     section = Section("Metrics over training", plots=True)
-    parts = thesis_groups(list(groups)) if len(groups) > _MOST_LINES else [("", list(groups))]
+    parts = thesis_groups(list(groups)) if len(groups) > MOST_LOSSES else [("", list(groups))]
     for metric, (name, factor) in _CURVES.items():
         for title, labels in parts:
             part = {label: groups[label] for label in labels}
@@ -136,6 +134,7 @@ def terms_section(folder: Path, groups: Groups) -> Section:
             f"training_{label}",
             plots.draw(plot),
             alt=f"Plots of the terms of the objective over training steps with {label}",
+            label=label,
             caption=f"{label}: terms of the objective, before their weights, over training "
             f"steps{seeds}.{_crosses(runs)}",
             photograph=False,
