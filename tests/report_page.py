@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import numpy as np
 from trained import STEP, save_run
 
+from dgnet_jax.losses import FUSIONS, LOSSES
+
 # Tags without an end tag.
-_VOID = ("meta", "link", "img", "br")
+_VOID = ("meta", "link", "img", "br", "wbr")
 
 
 class Page(HTMLParser):
@@ -154,6 +157,20 @@ def make_study(folder: Path) -> tuple[list[dict[str, Any]], Any]:
     plan = {"losses": losses, "seeds": [0, 1], "config": config.to_dict()}
     (folder / "study.json").write_text(json.dumps(plan))
     return rows, config
+
+
+def make_large_study(folder: Path, others: Sequence[str]) -> list[dict[str, Any]]:
+    """The thesis's losses and `others`, one run each with evaluations alone; returns the rows."""
+    rows = []
+    for number, label in enumerate([*LOSSES, *FUSIONS, *others]):
+        expression = FUSIONS.get(label, label.replace("l1_", "l1+"))
+        fields = {"mAP": 0.7, "rank1": 0.9, "fid_png": 20.0 + number, "dims": 768}
+        rows.append(row(label, 0, expression=expression, generated=64, real=64, **fields))
+        workdir = folder / "runs" / label / "seed_0"
+        workdir.mkdir(parents=True)
+        lines = log_lines(0, shift=0.001 * number).splitlines(keepends=True)
+        (workdir / "metrics.jsonl").write_text("".join(li for li in lines if "evaluation" in li))
+    return rows
 
 
 def smooth_images(count: int, height: int = 32, width: int = 16) -> np.ndarray:

@@ -84,7 +84,7 @@ def test_a_claim_does_not_hold_where_one_difference_is_told_apart_the_other_way(
     study = as_published("market1501", l1_cos=(12.0, 76.92))
     best = claim("L1 + RMSE has the best FID", study)
     assert best.verdict == FAILS
-    assert "L1+cos is better than l1+rmse in FID (PNG): l1+rmse minus l1+cos +3.6" in best.measured
+    assert "In FID (PNG) l1+cos is better than l1+rmse (l1+rmse minus l1+cos +3.6" in best.measured
     assert claim("L1 + MSE has the best mAP", study).verdict == HOLDS
     # Better in FID, worse in mAP.
     study = as_published("market1501", l1_mrae=(18.0, 70.0))

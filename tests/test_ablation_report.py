@@ -17,7 +17,14 @@ from test_figures import find, noise
 
 from configs import trained
 from dgnet_jax.ablation.published import PUBLISHED
-from dgnet_jax.ablation.report import comparisons, plots, write_report, write_run_report
+from dgnet_jax.ablation.report import (
+    breakable,
+    comparisons,
+    plots,
+    render,
+    write_report,
+    write_run_report,
+)
 from dgnet_jax.ablation.report.pictures import picture_sections
 from dgnet_jax.ablation.report.runs import (
     Run,
@@ -27,6 +34,8 @@ from dgnet_jax.ablation.report.runs import (
     read_history,
     thesis_groups,
 )
+from dgnet_jax.ablation.report.section import Picture, Section
+from dgnet_jax.ablation.tables import study_tables
 from dgnet_jax.data.sampling import choose_images
 from dgnet_jax.errors import InputError
 from dgnet_jax.generate.swap import swap_grid
@@ -61,7 +70,7 @@ def study(original, tmp_path_factory):
     rows, config = copied(original, folder)
     config.data.name = "market1501"
     page = write_report(folder, rows, config, train_images=IMAGES, dataset=market(train=100))
-    return folder, config, page
+    return folder, config, page, rows
 
 
 @pytest.fixture(scope="module")
@@ -319,7 +328,7 @@ def test_the_title_of_a_column_has_the_fid_or_that_the_run_diverged(painting):
 
 
 def test_all_pictures_show_the_seeded_choice_and_what_the_model_itself_paints_of_it(study):
-    folder, config, path = study
+    folder, config, path, _ = study
     chosen = IMAGES[choose_images(len(IMAGES), 3, config.seed)]
     painted = {}
     for label, seed in (("l1", 0), ("l1_rmse", 1), ("huber", 0)):
@@ -535,6 +544,36 @@ def test_a_study_without_a_run_that_is_over_has_no_report(tmp_path):
         write_report(tmp_path, [], None)
 
 
+def test_a_section_of_many_pictures_links_to_each_by_its_loss():
+    def pictures(count: int) -> list[Picture]:
+        return [
+            Picture(
+                f"swaps_loss{number}.png", "data:,", 1, 1, "a picture", "words", f"loss{number}"
+            )
+            for number in range(count)
+        ]
+
+    def links(count: int) -> list[str]:
+        html = render("title", {}, [Section("Swaps", pictures=pictures(count))])
+        return [link for link in Page(html).links if link.startswith("#swaps_")]
+
+    assert links(30) == [f"#swaps_loss{number}" for number in range(30)]
+    assert 'id="swaps_loss29"' in render("title", {}, [Section("Swaps", pictures=pictures(30))])
+    assert links(3) == []
+
+
+def test_a_long_name_may_break_between_its_parts_and_is_escaped():
+    assert breakable("l1+focal_frequency") == "l1+<wbr>focal_<wbr>frequency"
+    assert breakable("f(a,<b>)") == "f(<wbr>a,<wbr>&lt;b&gt;)"
+
+
+def test_a_page_says_a_note_once_and_the_table_s_own_file_says_it_each_time(study, page):
+    note = "Bold is the best mean."
+    assert page.text.count(note) == 1
+    tables = study_tables(study[3], "market1501")
+    assert sum(note in " ".join(table.notes) for table in tables) > 1
+
+
 def test_names_are_escaped(made, tmp_path):
     rows, config = made
     config.data.name = "<script>alert(1)</script>&"
@@ -552,9 +591,9 @@ def test_a_single_run_has_a_page_without_published_values(made, tmp_path):
     assert path == workdir / "report" / "index.html"
     page = Page(path.read_text(encoding="utf-8"))
     assert "DG-Net with rmse + l1 on quickstart" in page.text
-    assert not any(cell[1] for table in page.tables.values() for row in table for cell in row)
-    shown = {cell[0] for table in page.tables.values() for row in table for cell in row}
-    assert {"50.00", "25.00", "l1+rmse"} <= shown
+    cells = [cell for table in page.tables.values() for row in table for cell in row]
+    assert not any(classes == "published" for _, classes, _ in cells)
+    assert {"50.00", "25.00", "l1+rmse"} <= {text for text, _, _ in cells}
     assert len(page.images) == 6
     assert "measured by launch.py --mode=evaluate" in page.text
     assert "--config.inception" not in page.text

@@ -14,16 +14,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from report_page import make_study, smooth_images
+from report_page import make_large_study, make_study, smooth_images
 
 from dgnet_jax.ablation.report import write_report
+from dgnet_jax.ablation.report.comparisons import Painting
+from dgnet_jax.config import default_config
 
 CHROMIUM = shutil.which(os.environ.get("CHROMIUM", "chromium"))
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium (Debian: apt-get install chromium)"),
 ]
-WIDE, NARROW = 1280, 390
+WIDE, NARROW = 1600, 390
 _MEASURE = """<!DOCTYPE html><style>body { margin: 0 } iframe { border: 0 }</style>
 <iframe id="frame" src="%(page)s" width="%(width)d" height="%(height)d"></iframe>
 <pre id="found"></pre>
@@ -37,7 +39,8 @@ frame.onload = () => {
     overflow: root.scrollWidth - root.clientWidth,
     height: root.scrollHeight,
     broken: images.filter(image => !image.naturalWidth).length,
-    widest: Math.max(...images.map(image => image.getBoundingClientRect().right)),
+    widest: Math.max(...images.map(
+      image => (image.closest(".scroll") || image).getBoundingClientRect().right)),
     stretched: images.filter(image => Math.abs(
       image.width / image.height - image.naturalWidth / image.naturalHeight) > 0.02).length,
     scrolling: boxes.filter(box => box.scrollWidth > box.clientWidth
@@ -58,6 +61,34 @@ def page(tmp_path_factory) -> Path:
     rows, config = make_study(folder)
     config.data.name = "market1501"
     return write_report(folder, rows, config, train_images=smooth_images(10))
+
+
+# As labels of losses to come are, with parameters and without.
+OTHERS = (
+    *("charbonnier", "log_cosh", "ssim", "ms_ssim", "gradient_difference", "focal_frequency"),
+    *("teacher_features", "rmse_printed", "huber_printed", "cos_channels", "huber-0.5"),
+    *(f"barron-alpha{alpha}-c0.1" for alpha in (-2, 0, 1)),
+    *("l1_charbonnier", "l1_log_cosh", "l1_ssim", "l1_ms_ssim", "l1_gradient_difference"),
+    *("l1_focal_frequency", "l1_teacher_features", "l1_cos_channels", "l1_barron-alpha0-c0.1"),
+)
+
+
+@pytest.fixture(scope="module")
+def large_page(tmp_path_factory) -> Path:
+    """Of a study of 35 losses, whose pictures are plain: no network paints them."""
+    folder = tmp_path_factory.mktemp("large")
+    rows = make_large_study(folder, OTHERS)
+    originals = smooth_images(2, 64, 32)
+    swapped = np.stack([originals, originals[::-1]])
+
+    def paint_first(runs, _):
+        return Painting(runs[0], 3, originals, swapped)
+
+    config = default_config()
+    config.data.name, config.log.image_rows = "market1501", 2
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dgnet_jax.ablation.report.paint_first", paint_first)
+        return write_report(folder, rows, config, train_images=originals)
 
 
 def chromium(profile: Path, *arguments: str) -> str:
@@ -100,6 +131,18 @@ def test_the_page_fits_the_screen_and_fetches_nothing(page, width, tmp_path):
     assert [name for name in found["fetched"] if not name.startswith("data:")] == []
     if width == NARROW:
         assert 0 < found["scrolling"] <= found["tables"]
+
+
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+def test_a_page_of_35_losses_fits_too(large_page, width, tmp_path):
+    found = measure(large_page, width, tmp_path)
+    assert found["overflow"] == 0
+    assert found["broken"] == found["stretched"] == 0
+    assert 0 < found["widest"] <= width
+    assert found["smallest"] >= 12
+    html = large_page.read_text(encoding="utf-8")
+    assert html.count("<figcaption>Other losses, ") == 4
+    assert html.count('href="#swaps_') == 35
 
 
 def test_a_picture_from_elsewhere_would_be_noticed(page, tmp_path):

@@ -227,8 +227,8 @@ def _against(one: Comparison, metric: Metric, difference: Difference) -> str:
     if one.factor != 1:
         return f"in {metric.title} {worse} is not {one.factor:g} times worse than {better}"
     return (
-        f"{worse} is better than {better} in {metric.title}: {_minus(one)} "
-        f"{difference_text(difference, metric)}"
+        f"in {metric.title} {worse} is better than {better} ({_minus(one)} "
+        f"{difference_text(difference, metric)})"
     )
 
 

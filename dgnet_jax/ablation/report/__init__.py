@@ -3,6 +3,7 @@
 The page fetches nothing: its style is inside, pictures are data URIs, there is no script.
 """
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ import jinja2
 import ml_collections
 import numpy as np
 from absl import logging
+from markupsafe import Markup
 
 from dgnet_jax.ablation.points import choose_losses
 from dgnet_jax.ablation.report import pictures, sections
@@ -36,6 +38,10 @@ FOLDER, PAGE, TEMPLATE = "report", "index.html", "template.html"
 WRITTEN = ".pictures.json"
 # How the heads of published columns end (`ablation.tables`).
 _PUBLISHED = "(published)"
+# The heads of columns that hold words.
+_WORDY = ("R", "state", "said of it", "protocol", "source")
+# Where the name of a loss may go on in the next line.
+_BREAKS = re.compile(r"(?<=[_+*(,])")
 
 
 def write_report(
@@ -168,12 +174,19 @@ def render(title: str, facts: Mapping[str, str], found: Sequence[Section]) -> st
         lstrip_blocks=True,
     )
     environment.tests["published"] = lambda head: head.endswith(_PUBLISHED)
+    environment.tests["wordy"] = lambda head: head in _WORDY
+    environment.filters["breakable"] = breakable
     return environment.get_template(TEMPLATE).render(
         title=title,
         facts=facts,
         sections=[section for section in found if section],
         date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
+
+
+def breakable(name: str) -> Markup:
+    """A loss's name as HTML that a narrow screen may break between its parts."""
+    return Markup("<wbr>").join(_BREAKS.split(name))
 
 
 def _open(

@@ -22,7 +22,7 @@ def picture_sections(
     folder: Path, groups: Groups, paintings: Mapping[str, Painting], missing: Sequence[str]
 ) -> list[Section]:
     """The thesis's figures 5.4 to 5.10, all of the same images."""
-    side = Section("The same inputs, each loss", list(missing))
+    side = Section("The same inputs, each loss", list(missing), wide=True)
     if not paintings:
         return [side]
     parts = thesis_groups([label for label in groups if label in paintings])
@@ -91,6 +91,7 @@ def _enlarged_section(folder: Path, groups: Groups, paintings: Mapping[str, Pain
                 )
             )
         return section
+    section.wide = True
     pair = (paintings[BASELINE], paintings[rival])
     section.text.append(
         f"As the thesis's Figures 5.9 and 5.10: {which}, of the same appearance and structure, "

@@ -48,7 +48,7 @@ class Section:
     """A heading and what is below it.
 
     plots: whether its pictures are plots, not photographs. compact: whether several of its pictures
-    may stand in a row.
+    may stand in a row. wide: whether a narrow screen shows a part of a picture at a time.
     """
 
     title: str
@@ -58,6 +58,7 @@ class Section:
     pictures: list[Picture] = field(default_factory=list)
     plots: bool = False
     compact: bool = False
+    wide: bool = False
 
     @property
     def anchor(self) -> str:

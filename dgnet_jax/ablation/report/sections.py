@@ -62,7 +62,13 @@ def results_section(
         )
     # A table of nothing but losses and seeds says nothing.
     tables = study_tables(_rows(groups), dataset)
-    section.tables += [table for table in tables if len(table.head) > 2]
+    said: set[str] = set()
+    for table in tables:
+        if len(table.head) > 2:
+            # One page says a thing once; each table's own file says all.
+            notes = [note for note in table.notes if note not in said]
+            section.tables.append(table._replace(notes=notes))
+            said.update(notes)
     return section
 
 
