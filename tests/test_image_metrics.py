@@ -35,6 +35,12 @@ class Model:
         self.pairs += zip(appearance, structure, strict=True)
         return appearance // 2 + structure // 2
 
+    def swap_in_both_ways(
+        self, appearance: np.ndarray, structure: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        painted = self.swap(appearance, structure)
+        return painted, painted
+
 
 @pytest.fixture(scope="module")
 def data() -> Any:
