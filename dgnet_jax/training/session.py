@@ -178,13 +178,23 @@ class Session:
         """The fourth argument of a run's steps, on all devices."""
         return self.placement.put_state(run_inputs(config, self.reconstruction(config)))
 
-    def step(self, config: ml_collections.ConfigDict, step: int) -> Callable[..., Any]:
+    def step(
+        self,
+        config: ml_collections.ConfigDict,
+        step: int,
+        reconstruction: Mapping[str, Expression] | None = None,
+    ) -> Callable[..., Any]:
         """(state, teacher, batch, inputs) -> (state, losses) for a 0-based step of `config`.
 
         Compiled once for each set of losses and each set of active terms: before and after the
         ramps. `inputs` holds the losses' weights and parameters.
+
+        Args:
+            config: of the run.
+            step: its next one.
+            reconstruction: `self.reconstruction(config)`, which takes longer than the rest.
         """
-        reconstruction = self.reconstruction(config)
+        reconstruction = reconstruction or self.reconstruction(config)
         forms = tuple(reconstruction[use].form for use in USES)
         key = forms, active_terms(config, step)
         if key not in self._steps:

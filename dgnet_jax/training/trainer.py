@@ -276,10 +276,11 @@ def train(
                 config.batch_size, lambda rows: gather_pairs(data.train_images, chosen[rows])
             )
 
-        inputs = session.inputs(config)
+        inputs, reconstruction = session.inputs(config), session.reconstruction(config)
 
         def step(step: int, state: TrainState, batch: Any) -> tuple[TrainState, Any]:
-            return session.step(config, step)(state, teacher, batch, inputs)
+            program = session.step(config, step, reconstruction)
+            return program(state, teacher, batch, inputs)
 
         def evaluate(state: TrainState) -> Metrics:
             return session.evaluator(state.appearance_variables) | painter.measure(state)
