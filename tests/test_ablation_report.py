@@ -22,6 +22,7 @@ from dgnet_jax.ablation.report import (
     comparisons,
     plots,
     render,
+    sections,
     write_report,
     write_run_report,
 )
@@ -36,6 +37,7 @@ from dgnet_jax.ablation.report.runs import (
 )
 from dgnet_jax.ablation.report.section import Picture, Section
 from dgnet_jax.ablation.tables import study_tables
+from dgnet_jax.config import default_config
 from dgnet_jax.data.sampling import choose_images
 from dgnet_jax.errors import InputError
 from dgnet_jax.generate.swap import swap_grid
@@ -655,3 +657,17 @@ def test_a_training_ends_with_its_report(tmp_path_factory):
     assert f"{last['appearance_transfer']:.3f}".replace("-", "−") in shown
     assert "| copy of the structure image |" in run.said
     assert (page.parent / "truth_l1.png").exists()
+
+
+def test_the_page_says_what_the_loss_compares_and_that_one_term_has_no_gradient():
+    config = default_config()
+    assert sections.compared(config) == (
+        "images, structure codes, appearance codes and cycle; the appearance codes' term has no "
+        "gradient (appearance.cut_gradient)"
+    )
+    config.appearance.cut_gradient = False
+    config.reconstruction.structure_code = "huber(0.5)"
+    assert sections.compared(config) == (
+        "images, structure codes (by huber(0.5) in every run), appearance codes and cycle"
+    )
+    assert sections.facts([], config)["R compares"] == sections.compared(config)

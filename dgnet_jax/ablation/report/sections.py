@@ -16,6 +16,7 @@ from dgnet_jax.ablation.report.section import Groups, Section, listed, save_pict
 from dgnet_jax.ablation.results import Row, measured_values
 from dgnet_jax.ablation.summary import divergence, summarise
 from dgnet_jax.ablation.tables import run_table, study_tables
+from dgnet_jax.config_fields import USES
 from dgnet_jax.data.splits import ReidDataset
 
 # Metric to its name and the factor of its axis; 100 is percent.
@@ -32,6 +33,7 @@ def facts(runs: Sequence[Run], config: ml_collections.ConfigDict) -> dict[str, s
         "data set": config.data.name,
         "images": f"{config.data.height} × {config.data.width} pixels",
         "steps": f"{config.total_steps:,} of batch {config.batch_size}",
+        "R compares": compared(config),
     }
     for name, title in (("device", "device"), ("git_commit", "commit")):
         values = sorted({str(run.result[name]) for run in runs if run.result.get(name)})
@@ -44,6 +46,19 @@ def facts(runs: Sequence[Run], config: ml_collections.ConfigDict) -> dict[str, s
     if versions:
         found["versions"] = "; ".join(versions)
     return found
+
+
+def compared(config: ml_collections.ConfigDict) -> str:
+    """What the reconstruction loss of a run compares, and what of it trains nothing."""
+    names = {use: use.replace("_code", " codes").replace("_", " ") for use in USES}
+    own = {use: config.reconstruction[use] for use in USES if config.reconstruction[use]}
+    parts = [
+        f"{names[use]}{f' (by {own[use]} in every run)' if use in own else ''}" for use in USES
+    ]
+    text = listed(parts)
+    if config.appearance.cut_gradient:
+        text += "; the appearance codes' term has no gradient (appearance.cut_gradient)"
+    return text
 
 
 def results_section(
