@@ -157,8 +157,8 @@ def test_the_folder_is_a_study_too(trainer, tmp_path):
     study = Study.load(tmp_path / "search")
     assert len(study.rows()) == 14
     assert study.missing() == []
-    assert (tmp_path / "search" / "results.csv").is_file()
-    assert "trial_012" in study.text()
+    assert "\ntrial_012," in (tmp_path / "search" / "results.csv").read_text()
+    assert "l1_rmse" in study.text()
     plan = json.loads((tmp_path / "search" / "study.json").read_text())
     assert list(plan["losses"])[:12] == THESIS and plan["seeds"] == [0]
 

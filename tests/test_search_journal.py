@@ -99,6 +99,24 @@ def test_a_trial_that_was_not_told_is_taken_up_again_with_its_point(tmp_path):
     assert journal(tmp_path).claim(5) == lost
 
 
+def test_a_trial_that_is_told_while_another_process_looks_at_it_is_not_taken_up(
+    tmp_path, monkeypatch
+):
+    theirs, mine = journal(tmp_path), journal(tmp_path)
+    claim = theirs.claim(9)
+    lock = module.lock_here
+
+    def tell_first(folder: Path) -> None:
+        if folder.name == claim.label:
+            theirs.finish(claim.number, values(claim))
+            theirs.release(claim)
+        lock(folder)
+
+    monkeypatch.setattr(module, "lock_here", tell_first)
+    assert mine.claim(9).number == 1
+    assert [one.outcome for one in mine.trials()] == ["finished", "running", "waiting"]
+
+
 def test_a_process_that_dies_after_any_line_loses_nothing(tmp_path):
     """A copy of the journal's first lines, and half a line, is what a death leaves."""
     made = journal(tmp_path)

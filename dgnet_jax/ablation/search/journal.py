@@ -241,6 +241,11 @@ class Journal:
             lock_here(folder)
         except InUseError:
             return None
+        # Its process may have told it between the look at the journal and the lock.
+        state = self._study.get_trials(deepcopy=False)[trial.number].state
+        if state != self._states.RUNNING:
+            unlock(folder)
+            return None
         try:
             if trial.user_attrs.get(_OUTSIDE):
                 expression = trial.user_attrs[_EXPRESSION]
