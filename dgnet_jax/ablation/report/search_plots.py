@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.text import Annotation
+from matplotlib.text import Annotation, Text
 from matplotlib.ticker import MaxNLocator
 
 from dgnet_jax.ablation.report.plots import COLOURS, add_legend, make_figure
@@ -22,8 +22,11 @@ _MARGIN = 0.08
 _LABEL_SIZE = 7
 _PLACES = [
     *((4, 4), (4, -10), (-4, 4), (-4, -10), (0, 9), (0, -15), (10, 0), (-10, 0)),
-    *((10, 14), (10, -20), (-10, 14), (-10, -20), (0, 20), (0, -26)),
+    *((10, 14), (10, -20), (-10, 14), (-10, -20), (0, 20), (0, -26), (26, 10), (26, -16)),
+    *((-26, 10), (-26, -16), (20, 26), (20, -32), (-20, 26), (-20, -32), (0, 34), (0, -40)),
 ]
+# Ticks of a horizontal axis, whose numbers can be long.
+_MOST_TICKS = 6
 # Parameters that a plot of importances holds.
 _MOST_BARS = 12
 
@@ -86,6 +89,7 @@ def front_plot(
                 zorder=3,
             )
     axes.set(xlabel=_title(first), ylabel=_title(second), xlim=limits[0], ylim=limits[1])
+    axes.xaxis.set_major_locator(MaxNLocator(_MOST_TICKS))
     add_legend(axes)
     named = [trial for trial in inside if trial.label in known or trial.number in numbers]
     # The front's own names first: they get the best places.
@@ -249,9 +253,10 @@ def _write_labels(
                 ha="left" if x > 0 else "right" if x < 0 else "center",
                 arrowprops={"arrowstyle": "-", "lw": 0.4, "color": "grey"} if order > 7 else None,
             )
-            box = Annotation.get_window_extent(note).get_points()
+            note.get_window_extent()  # places it
             # Without the arrow, which may cross what it likes.
-            covered = sum(_overlap(box, other) for other in taken)
+            box = Text.get_window_extent(note).get_points()
+            covered = 3 * sum(_overlap(box, other) for other in taken)
             covered += sum(bool(((box[0] <= dot) & (dot <= box[1])).all()) for dot in dots)
             beyond = (box[0] < frame.min).any() or (box[1] > frame.max).any()
             cost = covered + 10 * bool(beyond) + 0.01 * order
