@@ -34,6 +34,7 @@ LONGEST = (
     "test_resume.py",
     "test_parallel.py",
     "test_train_step.py",
+    "test_search_run.py",
     "test_device_lease.py",
     "test_convert_files.py",
     "test_ablation_report.py",

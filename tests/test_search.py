@@ -9,6 +9,7 @@ import pytest
 from tiny import tiny_config
 
 from dgnet_jax.ablation import runner
+from dgnet_jax.ablation.__main__ import main as report
 from dgnet_jax.ablation.points import choose_losses
 from dgnet_jax.ablation.search import search as module
 from dgnet_jax.ablation.search.outcome import read_outcome
@@ -163,6 +164,15 @@ def test_the_folder_is_a_study_too(trainer, tmp_path):
     assert list(plan["losses"])[:12] == THESIS and plan["seeds"] == [0]
 
 
+def test_the_command_of_studies_reports_a_search_too(trainer, tmp_path, capsys):
+    make(tmp_path, trials=3).run()
+    report([str(tmp_path / "search")])
+    said = capsys.readouterr().out
+    assert "**Single losses on market1501**" in said
+    assert "**The front**" in said and "3 trials: 3 finished." in said
+    assert (tmp_path / "search" / "report" / "search_front.png").is_file()
+
+
 def test_what_is_worse_than_the_median_ends_at_its_evaluation(trainer, tmp_path, monkeypatch):
     """...but for the thesis's points, of which most are."""
     monkeypatch.setattr(module, "is_hopeless", lambda *arguments: arguments[0]["mAP"] < 9)
@@ -315,6 +325,14 @@ def test_another_search_or_configuration_is_refused_with_what_differs(trainer, t
     with pytest.raises(InputError, match="total_steps: 8 there, 9 now"):
         make(tmp_path, trials=1, fields={"total_steps": 9}).run()
     assert len(trainer.runs) == 1
+
+
+def test_a_journal_that_is_not_that_of_the_runs_is_refused(trainer, tmp_path):
+    """Else a trial would get the values of another sum, which had its label before."""
+    make(tmp_path, trials=13).run()
+    (tmp_path / "search" / "journal.log").unlink()
+    with pytest.raises(InputError, match=r"losses\.trial_012: .* there, .* now"):
+        make(tmp_path, trials=13, sampler="random").run()
 
 
 @pytest.mark.parametrize(

@@ -308,7 +308,11 @@ def _storage(workdir: Path) -> Any:
         """Held by whoever appends; first removes what a process that died had not written whole."""
 
         def acquire(self) -> bool:
-            acquired = super().acquire()
+            try:
+                acquired = super().acquire()
+            except RuntimeError as error:
+                # It hides what has come while it waited, such as the exception of a signal.
+                raise (error.__context__ or error) from None
             _remove_torn_line(file)
             return acquired
 

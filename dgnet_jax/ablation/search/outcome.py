@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dgnet_jax.ablation.rendering import Cell, Table
+from dgnet_jax.ablation.rendering import Cell, Table, to_markdown
 from dgnet_jax.ablation.search.definition import Definition, read_definition
 from dgnet_jax.ablation.search.front import pareto_front
 from dgnet_jax.ablation.search.journal import Trial, load_optuna, read_study, trials_of
 from dgnet_jax.ablation.summary import Metric
+from dgnet_jax.errors import InputError
 
 if TYPE_CHECKING:
     import optuna
@@ -100,6 +101,17 @@ def front_table(outcome: Outcome) -> Table:
         )
     title = "The front" if several else "The best trial"
     return Table("search_front", title, head, rows, notes)
+
+
+def search_text(workdir: Path) -> str:
+    """The front as a table, and what has become of the other trials; "" without a search."""
+    try:
+        outcome = read_outcome(workdir)
+    except InputError as error:
+        return f"The search itself is not shown: {error}."
+    if outcome is None:
+        return ""
+    return f"{to_markdown(front_table(outcome))}\n\n{outcome.summary}"
 
 
 def printed(metric: Metric, value: float) -> str:

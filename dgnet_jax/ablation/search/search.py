@@ -25,7 +25,6 @@ from absl import logging
 from dgnet_jax.ablation.plan import refuse_other_plan, save_plan
 from dgnet_jax.ablation.points import ALL, Point, check_shard, choose_losses, choose_seeds
 from dgnet_jax.ablation.progress import StudyProgress
-from dgnet_jax.ablation.rendering import to_markdown
 from dgnet_jax.ablation.results import DIVERGED, PRUNED, Row, read_result
 from dgnet_jax.ablation.runner import Pruned, Runner, check_trains_dgnet
 from dgnet_jax.ablation.search.definition import (
@@ -40,7 +39,7 @@ from dgnet_jax.ablation.search.objectives import (
     check_measured,
     values_of,
 )
-from dgnet_jax.ablation.search.outcome import front_table, read_outcome
+from dgnet_jax.ablation.search.outcome import read_outcome, search_text
 from dgnet_jax.ablation.search.pruning import is_hopeless
 from dgnet_jax.ablation.study import Study, save_results
 from dgnet_jax.config_fields import checked
@@ -111,6 +110,8 @@ class Search:
         self._sampler = sampler
         self._thesis = {point.label: point for point in choose_losses(ALL)}
         self._runner = Runner(config, self.workdir, self._together())
+        # Of the first process alone.
+        self._journal: Journal | None = None
         self._better = {one.field: one.better for one in self.definition.objectives}
 
     def run(self) -> None:
@@ -134,8 +135,8 @@ class Search:
             check()
             on_first_process(self._prepare)
             self._runner.share_teacher()
-            journal = self._open() if jax.process_index() == 0 else None
-            self._run_trials(journal, check)
+            on_first_process(self._open)
+            self._run_trials(check)
             save_results(self.workdir, self.config.data.name)
 
     def count_over(self) -> int:
@@ -154,12 +155,8 @@ class Search:
         return Study.load(self.workdir)
 
     def text(self) -> str:
-        """The front as a table, and what has become of the other trials."""
-        outcome = read_outcome(self.workdir)
-        if outcome is None:
-            return "No trial has begun."
-        table = front_table(outcome)
-        return f"{to_markdown(table)}\n\n{outcome.summary}"
+        """See `outcome.search_text`."""
+        return search_text(self.workdir)
 
     def report(self) -> Path:
         """Writes results, tables and the report page; returns the page.
@@ -172,7 +169,7 @@ class Search:
         data = self._runner.session.data
         return self.study().report(train_images=data.train_images, dataset=data.dataset)
 
-    def _run_trials(self, journal: Journal | None, check: Callable[[], None]) -> None:
+    def _run_trials(self, check: Callable[[], None]) -> None:
         seeds = len(self.definition.seeds)
         left: set[int] = set()
         with StudyProgress(
@@ -184,22 +181,21 @@ class Search:
         ) as progress:
             while True:
                 check()
-                claim = on_first_process(partial(self._claim, journal, left))
+                claim = on_first_process(partial(self._claim, left))
                 if claim is None:
                     return
                 try:
-                    self._run_trial(journal, claim, progress, check)
+                    self._run_trial(claim, progress, check)
                 except InUseError as error:
                     logging.warning("%s is left out: %s", claim.label, error)
                     left.add(claim.number)
                     progress.skip()
                 finally:
-                    if journal is not None:
-                        journal.release(claim)
+                    if self._journal is not None:
+                        self._journal.release(claim)
 
     def _run_trial(
         self,
-        journal: Journal | None,
         claim: Claim,
         progress: StudyProgress,
         check: Callable[[], None],
@@ -210,7 +206,7 @@ class Search:
         for seed in self.definition.seeds:
             progress.begin(claim.label, seed)
             if not self._runner.is_over(point, seed):
-                follow = partial(self._evaluated, journal, claim, seed)
+                follow = partial(self._evaluated, claim, seed)
                 self._runner.run(point, seed, progress, check, follow)
             progress.end()
             row = on_first_process(partial(read_result, self._runner.folder(point, seed)))
@@ -220,44 +216,45 @@ class Search:
                 for _ in self.definition.seeds[len(rows) :]:
                     progress.skip()
                 break
-        on_first_process(partial(self._tell, journal, claim, rows))
+        on_first_process(partial(self._tell, claim, rows))
         save_results(self.workdir, self.config.data.name)
 
-    def _tell(self, journal: Journal | None, claim: Claim, rows: Sequence[Row]) -> None:
-        assert journal is not None
+    def _tell(self, claim: Claim, rows: Sequence[Row]) -> None:
+        assert self._journal is not None
         for row in rows:
             if row["status"] in (PRUNED, DIVERGED):
-                journal.give_up(claim.number, row["status"])
+                self._journal.give_up(claim.number, row["status"])
                 return
-        journal.finish(claim.number, values_of(self.definition.objectives, rows))
+        self._journal.finish(claim.number, values_of(self.definition.objectives, rows))
 
-    def _evaluated(
-        self, journal: Journal | None, claim: Claim, seed: int, step: int, metrics: Metrics
-    ) -> None:
+    def _evaluated(self, claim: Claim, seed: int, step: int, metrics: Metrics) -> None:
         """Notes an evaluation within training; raises `Pruned` if the run is hopeless."""
 
         def hopeless() -> bool:
-            assert journal is not None
+            assert self._journal is not None
             # The first state is the same for all losses, and the last is measured in full.
             if not 0 < step < self.config.total_steps:
                 return False
-            journal.record(claim.number, seed, step, metrics)
+            self._journal.record(claim.number, seed, step, metrics)
             if claim.label in self._thesis:
                 return False
-            return is_hopeless(metrics, journal.evaluated(seed, step), self._better)
+            return is_hopeless(metrics, self._journal.evaluated(seed, step), self._better)
 
         if on_first_process(hopeless):
             raise Pruned(step)
 
-    def _claim(self, journal: Journal | None, left: set[int]) -> Claim | None:
-        assert journal is not None
-        return journal.claim(self.trials, self._save_plan, left)
+    def _claim(self, left: set[int]) -> Claim | None:
+        assert self._journal is not None
+        return self._journal.claim(self.trials, self._save_plan, left)
 
     def _save_plan(self, claim: Claim) -> None:
-        save_plan(self.workdir, self.config, [self._point(claim)], self.definition.seeds)
+        point = self._point(claim)
+        # Of a journal that is not that of the runs in the folder.
+        refuse_other_plan(self.workdir, self.config, [point])
+        save_plan(self.workdir, self.config, [point], self.definition.seeds)
 
-    def _open(self) -> Journal:
-        return Journal(
+    def _open(self) -> None:
+        self._journal = Journal(
             self.workdir,
             self.definition.space,
             self.definition.objectives,
