@@ -159,7 +159,7 @@ def test_the_folder_is_a_study_too(trainer, tmp_path):
     assert len(study.rows()) == 14
     assert study.missing() == []
     assert "\ntrial_012," in (tmp_path / "search" / "results.csv").read_text()
-    assert "l1_rmse" in study.text()
+    assert "| l1+rmse " in study.text()
     plan = json.loads((tmp_path / "search" / "study.json").read_text())
     assert list(plan["losses"])[:12] == THESIS and plan["seeds"] == [0]
 
