@@ -13,8 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_search import make_search
 from PIL import Image
 from report_page import make_large_study, make_study, smooth_images
+from tiny import tiny_config
 
 from dgnet_jax.ablation.report import write_report
 from dgnet_jax.ablation.report.comparisons import Painting
@@ -143,6 +145,17 @@ def test_a_page_of_35_losses_fits_too(large_page, width, tmp_path):
     html = large_page.read_text(encoding="utf-8")
     assert html.count("<figcaption>Other losses, ") == 4
     assert html.count('href="#swaps_') == 35
+
+
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+def test_the_page_of_a_search_fits_too(width, tmp_path):
+    pytest.importorskip("optuna", reason="the extra [search] is not installed")
+    rows = make_search(tmp_path)
+    page = write_report(tmp_path, rows, tiny_config(), train_images=smooth_images(4))
+    found = measure(page, width, tmp_path)
+    assert found["width"] == width and found["overflow"] == 0
+    assert found["broken"] == found["stretched"] == 0
+    assert 0 < found["widest"] <= width
 
 
 def test_a_picture_from_elsewhere_would_be_noticed(page, tmp_path):
