@@ -20,7 +20,7 @@ from dgnet_jax.evaluation.diversity import (
     same_identity_pairs,
 )
 from dgnet_jax.evaluation.fid_protocol import resize_bicubic
-from dgnet_jax.evaluation.similarity import GAUSSIAN, UNIFORM, ssim
+from dgnet_jax.losses.similarity import GAUSSIAN, UNIFORM, ssim
 from dgnet_jax.runtime.dataset import open_data
 
 

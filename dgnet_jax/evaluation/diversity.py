@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Float32, Int, UInt8
 
 from dgnet_jax.errors import InputError
-from dgnet_jax.evaluation.similarity import UNIFORM, ssim
+from dgnet_jax.losses.similarity import UNIFORM, ssim
 from dgnet_jax.runtime.devices import run_batches
 
 DATA_RANGE = 100.0

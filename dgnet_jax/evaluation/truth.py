@@ -17,7 +17,7 @@ from dgnet_jax.data.drawing.wardrobe import PARTS
 from dgnet_jax.data.synthetic import Settings, TrueSwaps, choose_shots, draw_true_swaps
 from dgnet_jax.errors import InputError
 from dgnet_jax.evaluation.diversity import DATA_RANGE, rgb_to_lab
-from dgnet_jax.evaluation.similarity import GAUSSIAN, ssim
+from dgnet_jax.losses.similarity import GAUSSIAN, ssim
 
 GARMENTS = ("top", "lower", "shoes")
 """The parts that the appearance transfer is measured on; lower are trousers, shorts or a skirt."""

@@ -15,13 +15,12 @@ from jaxtyping import Float
 from dgnet_jax.errors import InputError
 from dgnet_jax.losses.arrays import Images, RgbImages, Scalar, magnitude, pair, sample_mean
 from dgnet_jax.losses.parameters import check
+from dgnet_jax.losses.similarity import GAUSSIAN, similarities
 
-WINDOW = 11
-SIGMA = 1.5
+WINDOW = GAUSSIAN.size
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363)
 """Of the first four of the five scales of Wang et al. (2003)."""
 
-_K1, _K2 = 0.01, 0.03
 # Normalised images to values of 0 to 1, the range that SSIM's constants are for.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # A scale's share below it, which may be negative, counts as so much: its power has a gradient.
@@ -41,7 +40,7 @@ def ssim(target: RgbImages, output: RgbImages) -> Scalar:
     """
     target, output = _unnormalised(target, output)
     _check_size("ssim", target, 1)
-    luminance, structure = _similarities(target, output)
+    luminance, structure = similarities(target, output, 1.0)
     return jnp.mean(1 - sample_mean(luminance * structure))
 
 
@@ -67,7 +66,7 @@ def ms_ssim(target: RgbImages, output: RgbImages) -> Scalar:
     for scale, weight in enumerate(weights.tolist()):
         if scale:
             target, output = _halved(target), _halved(output)
-        luminance, structure = _similarities(target, output)
+        luminance, structure = similarities(target, output, 1.0)
         share = structure if scale + 1 < scales else luminance * structure
         total = total * jnp.maximum(sample_mean(share), _LEAST_SHARE) ** weight
     return jnp.mean(1 - total)
@@ -146,40 +145,6 @@ def _check_size(name: str, images: Array, scales: int) -> None:
             f"{name}: images of {height} x {width} pixels are smaller than its window of "
             f"{WINDOW} x {WINDOW}; raise --config.data.height and .width, or take another loss"
         )
-
-
-def _similarities(
-    first: Float[Array, "batch height width 3"], second: Float[Array, "batch height width 3"]
-) -> tuple[Array, Array]:
-    """SSIM's luminance, and its contrast times structure, of every window; float."""
-    stacked = jnp.concatenate(
-        [first, second, first * first, second * second, first * second], axis=-1
-    )
-    mean1, mean2, square1, square2, product = jnp.split(_blurred(stacked), 5, axis=-1)
-    variance1, variance2 = square1 - mean1 * mean1, square2 - mean2 * mean2
-    covariance = product - mean1 * mean2
-    c1, c2 = _K1**2, _K2**2
-    luminance = (2 * mean1 * mean2 + c1) / (mean1 * mean1 + mean2 * mean2 + c1)
-    return luminance, (2 * covariance + c2) / (variance1 + variance2 + c2)
-
-
-def _blurred(x: Float[Array, "batch height width channels"]) -> Array:
-    """The Gaussian mean of every window that lies inside."""
-    for axis, subscripts in ((1, "bhwc,oh->bowc"), (2, "bhwc,ow->bhoc")):
-        windows = jnp.asarray(_gaussian_windows(x.shape[axis]), x.dtype)
-        x = jnp.einsum(subscripts, x, windows, precision=lax.Precision.HIGHEST)
-    return x
-
-
-def _gaussian_windows(size: int) -> Float[np.ndarray, "{size}-10 {size}"]:
-    """The window at every place where it lies inside."""
-    offsets = np.arange(WINDOW) - WINDOW // 2
-    window = np.exp(-0.5 * (offsets / SIGMA) ** 2)
-    window /= window.sum()
-    matrix = np.zeros((size - WINDOW + 1, size))
-    for row in range(len(matrix)):
-        matrix[row, row : row + WINDOW] = window
-    return matrix
 
 
 def _power_spectrum(images: Float[Array, "batch height width channels"]) -> Array:

@@ -1,4 +1,4 @@
-"""Structural similarity of pairs of images (Wang et al., IEEE TIP 2004), as a measure.
+"""Structural similarity of pairs of images (Wang et al., IEEE TIP 2004), for losses and measures.
 
 SSIM is the mean, over the windows that lie inside the image and over channels, of
 
@@ -59,7 +59,19 @@ def ssim(
 
     Height and width are at least `window.size`.
     """
+    luminance, structure = similarities(first, second, data_range, window)
+    return (luminance * structure).mean((1, 2, 3))
 
+
+def similarities(
+    first: Float[Array, "batch height width channels"],
+    second: Float[Array, "batch height width channels"],
+    data_range: float,
+    window: Window = GAUSSIAN,
+) -> tuple[
+    Float[Array, "batch rows columns channels"], Float[Array, "batch rows columns channels"]
+]:
+    """The two factors of SSIM at every window: luminance, and contrast times structure."""
     values = window.size**2
     scale = values / (values - 1) if window.sample else 1.0
     means = partial(_means, window)
@@ -69,8 +81,7 @@ def ssim(
     covariance = scale * (means(first * second) - mean1 * mean2)
     c1, c2 = (K1 * data_range) ** 2, (K2 * data_range) ** 2
     luminance = (2 * mean1 * mean2 + c1) / (mean1 * mean1 + mean2 * mean2 + c1)
-    structure = (2 * covariance + c2) / (variance1 + variance2 + c2)
-    return (luminance * structure).mean((1, 2, 3))
+    return luminance, (2 * covariance + c2) / (variance1 + variance2 + c2)
 
 
 def _means(window: Window, x: Float[Array, "batch height width channels"]) -> Array:
