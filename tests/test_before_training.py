@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 from tiny import tiny_config
 
-from dgnet_jax.ablation import Study, study
+from dgnet_jax.ablation import Study, runner
 from dgnet_jax.data.synthetic import draw_dataset
 from dgnet_jax.errors import InputError
 from dgnet_jax.runtime.checkpoints import last_saved
@@ -41,7 +41,7 @@ def no_teacher(monkeypatch) -> None:
         raise TeacherBegunError
 
     monkeypatch.setattr(trainer, "get_teacher", begun)
-    monkeypatch.setattr(study, "study_teacher", begun)
+    monkeypatch.setattr(runner, "study_teacher", begun)
 
 
 def train(root: Path, workdir: Path, fields: dict[str, Any]) -> None:
@@ -59,14 +59,16 @@ def break_steps(monkeypatch: pytest.MonkeyPatch, broken: set[int]) -> None:
     assert session.active_terms(config, 0) != session.active_terms(config, 7)
     original = session.make_train_step
 
-    def make(config: Any, networks: Any, optimizers: Any, active: Any, **rest: Any) -> Any:
+    def make(
+        config: Any, networks: Any, optimizers: Any, active: Any, *rest: Any, **options: Any
+    ) -> Any:
         if active in terms:
 
             def step(*_: Any) -> None:
                 raise ValueError("shapes do not fit")
 
             return step
-        return original(config, networks, optimizers, active, **rest)
+        return original(config, networks, optimizers, active, *rest, **options)
 
     monkeypatch.setattr(session, "make_train_step", make)
 

@@ -475,3 +475,6 @@ def test_a_padded_expression_is_the_same_loss_in_the_others_form():
     expected = losses.reconstruction_loss("0.5*cos+rmse+huber(3)")(target, output)
     np.testing.assert_allclose(value, expected, rtol=1e-6)
     assert [part.name for part in losses.parse("l1+ssim").on_codes().form] == ["l1"]
+    twice = losses.parse("huber(0.1)+huber(0.2)")
+    forms = {losses.parse(spec).padded(twice).form for spec in ("l1", "l1+huber(5)")}
+    assert [[part.name for part in form] for form in forms] == [["l1", "huber", "huber"]]

@@ -3,6 +3,7 @@
 import difflib
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -102,12 +103,13 @@ class Expression:
 
         Expressions that are padded by the same others have one form.
         """
-        own = {(term.name, term.choices) for term in self.terms}
-        lacking = [
-            term._replace(weight=0.0)
-            for term in others.terms
-            if (term.name, term.choices) not in own
-        ]
+        own = Counter((term.name, term.choices) for term in self.terms)
+        lacking = []
+        for term in others.terms:
+            if own[term.name, term.choices]:
+                own[term.name, term.choices] -= 1
+            else:
+                lacking.append(term._replace(weight=0.0))
         return Expression(_ordered([*self.terms, *lacking]))
 
 
