@@ -39,7 +39,7 @@ from dgnet_jax.models import Networks, build_networks
 from dgnet_jax.models.forward import Forward
 from dgnet_jax.models.inception import Inception
 from dgnet_jax.runtime.devices import AXIS, Placement
-from dgnet_jax.training.session import make_train_step
+from dgnet_jax.training.session import make_train_step, run_inputs
 from dgnet_jax.training.state import blank_state, make_optimizers
 from dgnet_jax.training.train_step import ActiveTerms
 
@@ -167,7 +167,7 @@ def programs(
         "images": rows(config.batch_size, 4, *size),
         "labels": rows(config.batch_size, 2, dtype=jnp.int32),
     }
-    seed = jax.ShapeDtypeStruct((2,), jnp.uint32, sharding=placement.replicated)
+    run = placement.abstract(run_inputs(config))
     forward = Forward(networks, config.data.height, config.data.width)
     appearance = {"params": state.appearance, "batch_stats": state.appearance_stats}
     count = placement.round_up("evaluation.batch_size", config.evaluation.batch_size)
@@ -181,7 +181,7 @@ def programs(
             make = partial(make_train_step, config, networks, optimizers, active)
             function = placement.compile_step(make, arguments=4, batch_argument=2)
             needed = needed_flops(config, networks, name == "step")
-            found[name] = function, (state, teacher, batch, seed), needed
+            found[name] = function, (state, teacher, batch, run), needed
         elif name == "embeddings":
             arguments = (appearance, images)
             found[name] = (
