@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Real
@@ -85,7 +84,7 @@ class Expression:
     @property
     def inputs(self) -> Float[np.ndarray, " numbers"]:
         """The weights and parameters, which the program of the form takes."""
-        dtype = jax.dtypes.canonicalize_dtype(np.float64)
+        dtype = jnp.result_type(float)
         return np.array([value for term in self.terms for value in term.inputs], dtype)
 
     @property
