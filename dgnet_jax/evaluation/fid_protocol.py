@@ -93,9 +93,7 @@ def resize_bicubic(
     if images.shape[1:3] == (height, width):
         return images
     size = (width, height)
-    return np.stack(
-        [
-            np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
-            for image in images
-        ]
-    )
+    resized = np.empty((len(images), height, width, 3), np.uint8)
+    for place, image in zip(resized, images, strict=True):
+        place[:] = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+    return resized

@@ -41,6 +41,8 @@ from dgnet_jax.runtime.devices import on_first_process
 from dgnet_jax.runtime.reading import STATISTICS_BYTES, check_zip
 
 CHUNK = 256
+# Of real images, whose pairs lie side by side by identity.
+_PAIRS_AT_ONCE = 2_500
 
 # Images on the host to features.
 FeatureFn = Callable[[UInt8[np.ndarray, "n height width 3"]], Float[np.ndarray, "n dim"]]
@@ -132,9 +134,13 @@ class RealImages:
 
     @cached_property
     def diversity(self) -> float:
-        """Of the training images."""
-        needed, places = np.unique(self.pairs, return_inverse=True)
-        return diversity(resize_bicubic(self.images[needed]), places.reshape(self.pairs.shape))
+        """Of the training images, a few identities in memory at a time."""
+        total = 0.0
+        for pairs in np.array_split(self.pairs, -(-len(self.pairs) // _PAIRS_AT_ONCE)):
+            needed, places = np.unique(pairs, return_inverse=True)
+            resized = resize_bicubic(self.images[needed])
+            total += len(pairs) * diversity(resized, places.reshape(pairs.shape))
+        return total / len(self.pairs)
 
     def _split(self, split: str) -> UInt8[np.ndarray, "n rows columns 3"]:
         images = self.images if split == "train" else self.gallery

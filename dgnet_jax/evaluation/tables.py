@@ -114,11 +114,17 @@ def _images_table(images: Mapping[str, Any]) -> list[str]:
         f"{sizes}. Distances are to the training images, of which the last row gives the diversity."
     )
     if "fid_png" in images:
-        lines.append(
-            "PNG is ours: all images, levels rounded to 8 bits. JPEG is the protocol of published "
-            f"FIDs: at most {JPEG_IMAGES} images, levels truncated, JPEG of quality 75. The last "
-            "row is the floor, 7.22 in DG-Net's paper."
-        )
+        note = "PNG is ours: all images, levels rounded to 8 bits."
+        if "fid_jpeg" in images:
+            note += (
+                " JPEG is the protocol of published FIDs: at most "
+                f"{JPEG_IMAGES} images, levels truncated, JPEG of quality 75."
+            )
+        if "fid_real" in images:
+            note += (
+                " The last row is the floor, 7.22 in DG-Net's paper (Market-1501, 2048 features)."
+            )
+        lines.append(note)
     if images.get("fid_singular"):
         lines.append("Too few images for these features: the covariance is singular; prefer KID.")
     lines += _bands_table(images) + _truth_table(images)
