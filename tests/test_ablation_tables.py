@@ -38,6 +38,7 @@ def row(loss, seed, fid=None, **more):
         "rank1": None if fid is None else 1 - fid / 100,
         "mAP": 0.5,
         "diversity": 0.3,
+        "diversity_pairs": 37_550,
         "dims": 768,
         "generated": 2000,
         "real": 2000,
@@ -203,6 +204,33 @@ def test_published_values_stand_beside_the_measured_ones_and_the_best_of_each_is
     assert "not measured here" in notes
     assert "768 features, 2000 generated against 2000 real" in notes
     assert "not comparable with the published one of 2048" in notes
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        ({"fid_jpeg": 9.0}, {"fid_jpeg": 9.0, "generated_jpeg": 2000}),
+        ({"diversity_pairs": None}, {}),  # without the Inception, or without FID (JPEG)
+    ],
+)
+def test_results_of_the_protocols_before_are_counted_beside_those_of_now(before, now):
+    def notes(results):
+        return " ".join(study_tables(results, "market1501")[0].notes)
+
+    old, new = row("l1", 0, 20.0, **before), row("l1", 1, 20.0, **now)
+    said = "results were measured before 2026-11-28"
+    assert f"1 of 2 {said}" in notes([old, new, diverged("l1", 3)])
+    assert "not comparable with what" in notes([old])
+    assert said not in notes([new, row("l1", 2), diverged("l1", 3)])
+    assert ("truncated" in notes([new])) == ("generated_jpeg" in now)
+    assert "truncated" not in notes([old])
+
+
+def test_a_result_keeps_what_tells_its_protocol(tmp_path: Path):
+    folder = _made(run_directory(tmp_path, "l1", 0))
+    write_result(folder, row("l1", 0, 20.0, generated_jpeg=2000, diversity_pairs=37_550))
+    (found,) = read_results(tmp_path).rows
+    assert (found["generated_jpeg"], found["diversity_pairs"]) == (2000, 37_550)
 
 
 def columns_of(table):

@@ -108,7 +108,15 @@ def measured_notes(rows: Sequence[Row]) -> list[str]:
         if min(generated, real) <= dims:
             note += " So few images leave the covariance singular: prefer KID."
         notes.append(note)
-    if measured_values(rows, "fid_jpeg"):
+    finished = [row for row in rows if row["status"] == FINISHED]
+    old = sum(map(_of_older_protocols, finished))
+    if old:
+        notes.append(
+            f"{old} of {len(finished)} results were measured before 2026-11-28: levels of (JPEG) "
+            "rounded, all images, and another SSIM diversity. These are not comparable with what "
+            "is measured now."
+        )
+    if measured_values(rows, "generated_jpeg"):
         notes.append(
             "(JPEG) is the protocol of published FIDs: levels truncated to 8 bits, JPEG files, at "
             f"most {JPEG_IMAGES} images. (PNG) is ours: levels rounded, all images."
@@ -119,7 +127,6 @@ def measured_notes(rows: Sequence[Row]) -> list[str]:
             "and 0 where the appearance image has no say; structure kept is the SSIM of lightness "
             "to the truth."
         )
-    finished = [row for row in rows if row["status"] == FINISHED]
     measured = sum(row.get("dims") is not None for row in finished)
     if 0 < measured < len(finished):
         notes.append(f"FID was measured in {measured} of {len(finished)} finished runs.")
@@ -127,6 +134,16 @@ def measured_notes(rows: Sequence[Row]) -> list[str]:
     if steps:
         notes.append(f"Steps of training: {', '.join(map(str, steps))}.")
     return notes
+
+
+def _of_older_protocols(row: Row) -> bool:
+    """Whether its FID (JPEG) or its diversity is of before 2026-11-28.
+
+    Results have had generated_jpeg and diversity_pairs since then.
+    """
+    if row.get("fid_jpeg") is not None:
+        return row.get("generated_jpeg") is None
+    return row.get("diversity") is not None and row.get("diversity_pairs") is None
 
 
 def _gain_notes(measured: Sequence[Metric]) -> list[str]:

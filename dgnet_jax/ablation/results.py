@@ -32,6 +32,7 @@ IMAGES = (
     "generated_jpeg",
     "real",
     "diversity",
+    "diversity_pairs",
     "identity_consistency",
     "teacher_frechet",
     "appearance_transfer",
