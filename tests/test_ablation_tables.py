@@ -516,6 +516,17 @@ def test_agreement_bears_ties_and_losses_that_lack_seeds():
     assert agreement([*results, *late]) == agreement(results)
 
 
+def test_agreement_leaves_out_a_loss_with_a_pruned_run():
+    one = [
+        row(label, 0, 4.0 - place, appearance_transfer=0.1 * place)
+        for place, label in enumerate("abcd")
+    ]
+    assert agreement(one)["FID (PNG)"][0] == "+1.00"
+    # The worst FID and the best transfer, of the seed that was finished.
+    ended = [row("e", 0, 9.0, appearance_transfer=0.9), row("e", 1, status="pruned")]
+    assert agreement([*one, *ended]) == agreement(one)
+
+
 def test_two_losses_have_no_order():
     assert "order_of_losses" not in [t.name for t in study_tables(rows(), "market1501")]
     three = [row(label, 0, 1.0) for label in ("l1", "mse", "rmse")]

@@ -4,18 +4,24 @@ import shutil
 
 import numpy as np
 import pytest
-from report_page import Page, smooth_images
+from report_page import Page, row, smooth_images
 from tiny import tiny_config
 
 pytest.importorskip("optuna", reason="the extra [search] is not installed")
 
-from made_search import make_search
+from made_search import TERMS, make_search
 
-from dgnet_jax.ablation.report import search_plots, write_report
+from dgnet_jax.ablation.plan import save_plan
+from dgnet_jax.ablation.points import Point
+from dgnet_jax.ablation.report import search_plots, sections, write_report
+from dgnet_jax.ablation.report.runs import Run, by_label
 from dgnet_jax.ablation.report.search import read_search, shown_labels
+from dgnet_jax.ablation.results import run_directory, write_result
+from dgnet_jax.ablation.search.definition import define, save_definition
 from dgnet_jax.ablation.search.journal import Trial
 from dgnet_jax.ablation.search.objectives import parse_objectives
 from dgnet_jax.ablation.search.outcome import importances, read_outcome
+from dgnet_jax.ablation.study import Study
 from dgnet_jax.losses import FUSIONS, LOSSES
 
 THESIS = (*LOSSES, *FUSIONS)
@@ -92,6 +98,43 @@ def test_a_pruned_run_is_in_the_table_of_runs_and_in_no_other(made):
             assert "trial_015" not in [cells[0][0] for cells in table]
     others = [cells[0][0] for cells in page.tables["Other losses on market1501"]]
     assert any("trial_014" in text for text in others)
+
+
+def test_of_trials_that_ended_early_no_seed_is_waited_for_and_pruned_ones_are_in_no_table(tmp_path):
+    outcomes = {
+        "l1": ["finished", "finished"],
+        "rmse": ["finished"],  # its seed 1 is to come
+        "trial_012": ["finished", "pruned"],
+        "trial_013": ["diverged"],
+    }
+    sums = {"trial_012": "0.5*l1+2*rmse", "trial_013": "0.7*l1+2*rmse"}
+    points = [Point(label, sums.get(label, label), sums.get(label, label)) for label in outcomes]
+    save_plan(tmp_path, tiny_config(), points, [0, 1])
+    save_definition(tmp_path, define(TERMS, ["mAP"], [0, 1]))
+    runs = []
+    for point in points:
+        for seed, status in enumerate(outcomes[point.label]):
+            fields = {"mAP": 0.5, "rank1": 0.6} if status == "finished" else {}
+            found = row(point.label, seed, status=status, expression=point.expression, **fields)
+            folder = run_directory(tmp_path, point.label, seed)
+            folder.mkdir(parents=True)
+            write_result(folder, found)
+            runs.append(Run(point.label, seed, None, found, {}, {}))
+
+    def absent() -> list[str]:
+        text = sections.results_section(by_label(runs), "market1501", tmp_path).text
+        return [line for line in text if line.startswith("Without a result so far: ")]
+
+    study = Study.load(tmp_path)
+    assert study.missing() == [("rmse", 1)]
+    assert absent() == ["Without a result so far: rmse (seed 1)."]
+    assert [one["loss"] for one in study.table()] == ["l1", "rmse", "trial_013"]
+    text = study.text().replace("\\", "")
+    assert sums["trial_013"] in text and sums["trial_012"] not in text
+    # A study alone runs the other seeds of a loss that diverged.
+    (tmp_path / "search.json").unlink()
+    assert study.missing() == [("rmse", 1), ("trial_013", 1)]
+    assert absent() == ["Without a result so far: rmse (seed 1), trial_013 (seed 1)."]
 
 
 def test_pictures_and_curves_are_of_l1_and_at_most_six_of_the_front(tmp_path, made):

@@ -173,6 +173,24 @@ def measured_values(rows: Iterable[Mapping[str, Any]], field: str) -> list[float
     return [float(value) for value in values if value is not None]
 
 
+def ended_early(rows: Iterable[Mapping[str, Any]], search: bool) -> set[str]:
+    """Labels of which a run ended so that no more of their seeds are run.
+
+    Args:
+        rows: of all runs that are over.
+        search: whether they are a search's trials, which end where a run is pruned or diverges; a
+            study goes on with other seeds of a loss that diverged.
+    """
+    ends = (PRUNED, DIVERGED) if search else (PRUNED,)
+    return {str(row["loss"]) for row in rows if row["status"] in ends}
+
+
+def without_pruned(rows: Sequence[Row]) -> list[Row]:
+    """The rows of losses of which no run was pruned: those of the others are not all there."""
+    pruned = ended_early(rows, search=False)
+    return [row for row in rows if row["loss"] not in pruned]
+
+
 def read_stored(path: Path, shape: Any, hint: str) -> Any:
     """`read_json`, and None if there is no such file."""
     try:

@@ -40,8 +40,9 @@ from dgnet_jax.ablation.points import (
 )
 from dgnet_jax.ablation.progress import StudyProgress
 from dgnet_jax.ablation.rendering import to_markdown, write_tables
-from dgnet_jax.ablation.results import Row, read_results, write_results
+from dgnet_jax.ablation.results import Row, ended_early, read_results, write_results
 from dgnet_jax.ablation.runner import Runner, check_trains_dgnet
+from dgnet_jax.ablation.search.definition import is_search
 from dgnet_jax.ablation.summary import summarise
 from dgnet_jax.ablation.tables import study_tables
 from dgnet_jax.config import stored_config
@@ -167,10 +168,12 @@ class Study:
         return "\n\n".join(parts)
 
     def missing(self) -> list[tuple[str, int]]:
-        """Label and seed of the runs without a result, those of other shards included."""
-        over = {(row["loss"], row["seed"]) for row in self.rows()}
+        """Label and seed of the runs that are still to come, those of other shards included."""
+        rows = self.rows()
+        over = {(row["loss"], row["seed"]) for row in rows}
+        ended = ended_early(rows, is_search(self.workdir))
         pairs = [(point.label, seed) for point, seed in assign(self.points, self.seeds)]
-        return [pair for pair in pairs if pair not in over]
+        return [pair for pair in pairs if pair not in over and pair[0] not in ended]
 
     def save_results(self) -> list[Row]:
         """Writes results.csv, results.json and the tables; returns the rows.

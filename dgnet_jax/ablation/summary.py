@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from scipy.stats import t as student_t
 
-from dgnet_jax.ablation.results import DIVERGED, FINISHED, PRUNED, Row
+from dgnet_jax.ablation.results import DIVERGED, FINISHED, Row, without_pruned
 
 BASELINE = "l1"
 CONFIDENCE = 0.95
@@ -134,10 +134,9 @@ class Summary(NamedTuple):
 
 
 def summarise(rows: Sequence[Row]) -> list[Summary]:
-    """A summary for each loss, in the order in which they come, without runs that were pruned."""
-    rows = [row for row in rows if row["status"] != PRUNED]
+    """A summary for each loss, in the order in which they come, but for those with a pruned run."""
     groups: dict[str, list[Row]] = {}
-    for row in rows:
+    for row in without_pruned(rows):
         groups.setdefault(row["loss"], []).append(row)
     values = {label: _all_by_seed(group) for label, group in groups.items()}
     baseline = values.get(BASELINE, {})

@@ -17,7 +17,7 @@ from dgnet_jax.ablation.other_methods import methods_table
 from dgnet_jax.ablation.points import is_fusion
 from dgnet_jax.ablation.published import PUBLISHED, PublishedValues, ordering_table
 from dgnet_jax.ablation.rendering import Cell, Table
-from dgnet_jax.ablation.results import DIVERGED, Row, measured_values
+from dgnet_jax.ablation.results import DIVERGED, Row, measured_values, without_pruned
 from dgnet_jax.ablation.summary import (
     BASELINE,
     METRICS,
@@ -49,9 +49,11 @@ def study_tables(rows: Sequence[Row], dataset: str) -> list[Table]:
     """All tables of a study's results.
 
     Args:
-        rows: of all runs that are over, see `results.FIELDS`.
+        rows: of all runs that are over, see `results.FIELDS`; none of a loss with a pruned one is
+            used.
         dataset: `config.data.name`, whose published values are shown.
     """
+    rows = without_pruned(rows)
     summaries = summarise(rows)
     published = PUBLISHED.get(dataset, {})
     baseline = [summary for summary in summaries if summary.label == BASELINE]

@@ -13,7 +13,8 @@ from dgnet_jax.ablation.published import PUBLISHED
 from dgnet_jax.ablation.report import plots
 from dgnet_jax.ablation.report.runs import MOST_LOSSES, Run, thesis_groups
 from dgnet_jax.ablation.report.section import Groups, Section, listed, save_picture
-from dgnet_jax.ablation.results import Row, measured_values
+from dgnet_jax.ablation.results import Row, ended_early, measured_values
+from dgnet_jax.ablation.search.definition import is_search
 from dgnet_jax.ablation.summary import divergence, summarise
 from dgnet_jax.ablation.tables import run_table, study_tables
 from dgnet_jax.config_fields import USES
@@ -217,15 +218,16 @@ def _measures(groups: Groups, study: bool) -> list[str]:
 
 
 def _absent(runs: Sequence[Run], study_dir: Path) -> list[str]:
-    """Losses times seeds of the plan without a result, by loss; none where there is no plan."""
+    """Losses times seeds of the plan that are still to come, by loss; none without a plan."""
     plan = read_plan(study_dir)
     if plan is None:
         return []
     planned = [(label, seed) for label in plan["losses"] for seed in plan["seeds"]]
     over = {(run.label, run.seed) for run in runs}
+    ended = ended_early([run.result for run in runs], is_search(study_dir))
     by_label: dict[str, list[str]] = {}
     for label, seed in planned:
-        if (label, seed) not in over:
+        if (label, seed) not in over and label not in ended:
             by_label.setdefault(label, []).append(str(seed))
     return [f"{label} (seed {', '.join(seeds)})" for label, seeds in by_label.items()]
 

@@ -19,6 +19,11 @@ from dgnet_jax.runtime.reading import Count
 SEARCH_FILE = "search.json"
 
 
+def is_search(folder: Path) -> bool:
+    """Whether the folder is a search's, and not that of a study alone."""
+    return (folder / SEARCH_FILE).exists()
+
+
 class _Stored(TypedDict):
     terms: Annotated[list[str], pydantic.Field(min_length=1)]
     objectives: Annotated[list[str], pydantic.Field(min_length=1)]
