@@ -139,7 +139,8 @@ def define_flags() -> None:
         "losses",
         ["all"],
         "--mode=ablate: names or expressions, separated by commas; all is the thesis's seven "
-        "losses and five fusions.",
+        "losses and five fusions, printed the forms that it prints where they are others, beyond "
+        "what it did not study.",
         serializer=LossListSerializer(),
     )
     flags.DEFINE_list(

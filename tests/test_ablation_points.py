@@ -150,3 +150,15 @@ def test_a_fusion_is_a_sum():
     assert is_fusion("l1+rmse") and is_fusion("0.4*l1+0.6*cos") and is_fusion("1e+2*l1+mse")
     assert is_fusion("barron(alpha=0, c=0.1)+l1")
     assert not any(map(is_fusion, ("l1", "custom", "1e+38*mse", "2e+2*huber(1e+2)", "f(a+b)")))
+
+
+def test_a_function_that_needs_images_keeps_saying_so():
+    """Given to a study, it is still refused on codes."""
+    losses.register("edges", mine, images_only=True)
+    (point,) = choose_losses({"edges": mine})
+    assert losses.parse("edges").images_only == ("edges",)
+    losses.register("edges", losses.mse)
+    point.register()
+    assert losses.parse("edges").images_only == ("edges",)
+    choose_losses({"anywhere": mine})
+    assert losses.parse("anywhere").images_only == ()

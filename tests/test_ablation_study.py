@@ -446,3 +446,15 @@ def test_the_time_left_is_that_of_the_steps_left_at_the_mean_speed(monkeypatch):
     assert stream.getvalue().splitlines()[-1] == (
         "study: run 4 of 4 (cos, seed 0) | 75% of all steps | left 01:00"
     )
+
+
+def test_a_study_in_which_every_term_has_a_loss_of_its_own_is_refused(tmp_path):
+    """All runs would be the same; the appearance codes' term trains nothing with the cut."""
+    config = tiny_config()
+    config.reconstruction.images = config.reconstruction.structure_code = "l1"
+    Study(config, ["l1", "mse"], workdir=tmp_path)
+    config.reconstruction.cycle = "l1"
+    with pytest.raises(InputError, match="structure_code, cycle have losses of their own"):
+        Study(config, ["l1", "mse"], workdir=tmp_path)
+    config.appearance.cut_gradient = False
+    Study(config, ["l1", "mse"], workdir=tmp_path)

@@ -1,5 +1,6 @@
 """The reconstruction losses against closed forms in numpy float64, and the parser of names."""
 
+import functools
 import math
 
 import jax
@@ -253,12 +254,34 @@ def test_barron_has_the_published_special_cases(float64, alpha, traced):
     np.testing.assert_allclose(np.sum(gradient(output, alpha) * step), slope, rtol=1e-6)
 
 
-@pytest.mark.parametrize("alpha", [2 - 1e-6, 1e-6, -1e-6, -1e6])
+@pytest.mark.parametrize("alpha", [2 - 1e-6, 1e-6, -1e-6, 1e-40, -1e6, -1e12, -1e38])
 def test_barron_keeps_its_digits_near_its_limits_in_float32(alpha):
     target, output = draw((3, 7), np.float32)
     nearest = min(BARRON, key=lambda limit: abs(limit - alpha) if alpha > -100 else limit)
     expected = np.mean(BARRON[nearest]((output - target).astype(np.float64)))
     np.testing.assert_allclose(losses.barron(target, output, alpha, 1.0), expected, rtol=2e-5)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        *("huber(1e-6)", "huber_printed(1e-6)", "charbonnier(1e-6)", "huber(1e18)"),
+        *(f"barron({alpha},1e-6)" for alpha in (2, 1, 0, 1e-40, -2, -1e38, "-inf")),
+        *("barron(1,1e18)", "charbonnier(1e18)"),
+    ],
+)
+def test_every_parameter_in_its_range_has_finite_gradients_in_float32(spec):
+    expression = losses.parse(spec)
+    target, output = draw((3, 7), np.float32)
+    output[0, :2] = target[0, :2]
+
+    @jax.jit
+    def value_and_gradient(inputs):
+        loss = functools.partial(losses.evaluate, expression.form, inputs, target)
+        return jax.value_and_grad(loss)(output)
+
+    value, gradient = value_and_gradient(expression.inputs)
+    assert np.isfinite(value) and np.isfinite(gradient).all()
 
 
 def test_log_cosh_keeps_its_digits_in_float32():
@@ -358,6 +381,7 @@ def test_a_registered_function_stands_wherever_a_name_does():
         ("l1_rmse", losses.mse, "taken"),
         ("mae", losses.mse, "taken"),
         ("2*l1", losses.mse, "letters, digits and underscores"),
+        ("l2e", losses.mse, "ends like a number's exponent"),
         ("mine", 3, "not a function"),
         ("mine", lambda target: target.sum(), "TypeError"),
         ("mine", lambda target, output: target - output, "one real number"),
@@ -410,7 +434,13 @@ def test_unknown_name_lists_the_known_ones_and_suggests_the_nearest(spec, neares
         ("huber(0.5", "brackets"),
         ("huber)0.5(", "brackets"),
         ("huber(huber(1))", "brackets"),
-        ("huber(0)", "delta is '0'; it has to be a finite number above 0"),
+        ("huber(0)", "delta is '0'; it has to be a finite number, 1e-06 or more"),
+        ("huber(1e-50)", "delta is '1e-50'"),
+        ("charbonnier(1e-19)", "epsilon is '1e-19'"),
+        ("barron(c=1e-20)", "c is '1e-20'"),
+        ("teacher_features(2,1)", "from stage 2 to 1 there is none"),
+        ("3e38*l1+3e38*l1", "the weight 6e.38 of l1 is outside the range of float32"),
+        ("1.5e-38*l1_cos_weighted", "of l1 is outside the range of float32"),
         ("huber(-inf)", "delta is '-inf'"),
         ("huber(nan)", "delta is 'nan'"),
         ("huber(a)", "delta is 'a'"),

@@ -14,6 +14,9 @@ import pytest
 from compilation import FAST_COMPILATION
 from tiny import IDENTITIES, tiny_config, tiny_state, tiny_teacher
 
+from dgnet_jax.ablation import Study
+from dgnet_jax.ablation.points import assign
+from dgnet_jax.ablation.runner import Runner
 from dgnet_jax.config_fields import expressions
 from dgnet_jax.losses import Expression, parse, teacher_features
 from dgnet_jax.models import build_networks
@@ -469,16 +472,26 @@ def test_the_teachers_features_are_a_loss_of_images():
     np.testing.assert_allclose(losses["self_reconstruction"], expected, rtol=1e-3)
 
 
-def test_runs_of_one_session_share_a_program_if_their_losses_are_the_same():
-    configs = [
-        tiny_config({"reconstruction_loss": f"{i}*l1+huber({i})", "seed": i}) for i in range(1, 11)
+def test_a_study_of_ten_weightings_has_one_program(tmp_path):
+    """One before and one after the ramps; another set of losses has its own."""
+    weightings = [f"{i}*l1+huber({i})" for i in range(1, 11)]
+    config = tiny_config({"ramp.start": 4})
+    study = Study(config, [*weightings, "l1+mse"], seeds=[0, 1], workdir=tmp_path)
+    runs = [
+        Runner(study.config, tmp_path).config_of(*pair) for pair in assign(study.points, [0, 1])
     ]
-    configs.append(tiny_config({"reconstruction_loss": "l1+mse"}))
-    session = Session(configs[0])
+    session = Session(study.config)
     session.__dict__["data"] = SimpleNamespace(num_identities=IDENTITIES)
-    steps = [session.step(config, STEP) for config in configs]
-    assert len(set(map(id, steps[:10]))) == 1
-    assert steps[10] is not steps[0]
+    programs = {}
+    for run in runs:
+        for step in range(run.total_steps):
+            losses = [part.name for part in session.reconstruction(run)["images"].form]
+            programs.setdefault("+".join(losses), set()).add(session.step(run, step))
+    assert {losses: len(found) for losses, found in programs.items()} == {
+        "l1+huber": 2,
+        "l1+mse": 2,
+    }
+    assert not set.intersection(*programs.values())
 
 
 def test_losses_of_one_session_are_together_with_weight_0():

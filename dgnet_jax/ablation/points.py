@@ -18,6 +18,7 @@ from dgnet_jax.losses import (
     canonical_expression,
     fusions,
     register,
+    registry,
 )
 
 ALL = "all"
@@ -49,17 +50,19 @@ class Point(NamedTuple):
         expression: the sum that it stands for, or "custom" for a function of the user's.
         spec: what `config.reconstruction_loss` is set to.
         function: the user's, which goes by the name `spec`; None for the others.
+        images_only: of a function, as of `losses.register`.
     """
 
     label: str
     expression: str
     spec: str
     function: ReconstructionLoss | None = None
+    images_only: bool = False
 
     def register(self) -> None:
         """Makes `spec` stand for the function again, if another has taken the name meanwhile."""
         if self.function is not None:
-            register(self.label, self.function)
+            register(self.label, self.function, images_only=self.images_only)
 
 
 def choose_losses(
@@ -227,5 +230,8 @@ def _labelled(label: str, spec: LossSpec) -> Point:
 
 
 def _custom(label: str, function: Callable) -> Point:
-    register(label, function)
-    return Point(label, CUSTOM, label, function)
+    known = registry.DEFINITIONS.get(label)
+    # One that is registered already is not given up for one that codes may have.
+    images_only = known is not None and known.function is function and known.images_only
+    register(label, function, images_only=images_only)
+    return Point(label, CUSTOM, label, function, images_only)

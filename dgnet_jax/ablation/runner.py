@@ -31,7 +31,7 @@ from dgnet_jax.ablation.results import (
     write_result,
 )
 from dgnet_jax.ablation.shared_teacher import study_teacher
-from dgnet_jax.config_fields import checked, older_config
+from dgnet_jax.config_fields import USES, checked, older_config
 from dgnet_jax.data.pipeline import ReidData
 from dgnet_jax.errors import DivergedError, InputError
 from dgnet_jax.evaluation.generated_images import FeatureFn, RealImages
@@ -257,6 +257,14 @@ def check_trains_dgnet(config: ml_collections.ConfigDict, mode: str) -> None:
         raise InputError(f"--mode={mode} trains DG-Net on real images, not the re-ID baseline")
     if config.released:
         raise InputError("--config.released: a study measures what it trains; leave it empty")
+    trained = [
+        use for use in USES if use != "appearance_code" or not config.appearance.cut_gradient
+    ]
+    if all(config.reconstruction[use] for use in trained):
+        raise InputError(
+            f"--config.reconstruction: {', '.join(trained)} have losses of their own, so that "
+            f"--mode={mode} would train the same under every name. Leave out the ones to study"
+        )
 
 
 def measure(

@@ -211,6 +211,8 @@ def parse(spec: str) -> Expression:
         for term in _terms(spec, text):
             key = term.name, term.parameters
             weights[key] = weights.get(key, 0.0) + term.weight
+    for (name, _), weight in weights.items():
+        _check_weight(spec, f"{weight:g} of {name}", weight)
     return Expression(
         _ordered([Term(name, weight, values) for (name, values), weight in weights.items()])
     )
@@ -271,7 +273,13 @@ def _parse_parameters(spec: str, name: str, text: str | None) -> tuple[float, ..
                 f" {parameter.range}; {usage}"
             )
         values[key] = value
-    return tuple(float(values.get(parameter.name, parameter.default)) for parameter in known)
+    found = tuple(float(values.get(parameter.name, parameter.default)) for parameter in known)
+    if name == "teacher_features" and found[1] and found[1] < found[0]:
+        raise InputError(
+            f"reconstruction loss {spec!r}: from stage {found[0]:g} to {found[1]:g} there is none;"
+            " give the first stage first, and 0 for the network's last"
+        )
+    return found
 
 
 def _parameters(name: str) -> tuple[Parameter, ...]:
@@ -313,6 +321,11 @@ def _parse_weight(spec: str, text: str) -> float:
             " write the weight before the loss, as in 0.5*l1+2*rmse"
         )
     weight = float(text)
+    _check_weight(spec, repr(text), weight)
+    return weight
+
+
+def _check_weight(spec: str, shown: str, weight: float) -> None:
     float32 = np.finfo(np.float32)
     if not float(float32.tiny) <= weight <= float(float32.max):
         if weight < 0:
@@ -322,10 +335,9 @@ def _parse_weight(spec: str, text: str) -> float:
         else:
             reason = "outside the range of float32"
         raise InputError(
-            f"reconstruction loss {spec!r}: the weight {text!r} is {reason};"
+            f"reconstruction loss {spec!r}: the weight {shown} is {reason};"
             " weights are finite and above 0"
         )
-    return weight
 
 
 def _nearest_name(name: str) -> str:

@@ -12,8 +12,7 @@ class Parameter(NamedTuple):
     Attributes:
         name: as in `huber(delta=0.5)`.
         default: where an expression gives none.
-        low, high: the range, ends included but for a `low` that is `above`.
-        above: whether values have to be above `low`.
+        low, high: the range, ends included.
         whole: whether it is a whole number that shapes the program, and so no input of it.
     """
 
@@ -21,39 +20,36 @@ class Parameter(NamedTuple):
     default: float
     low: float
     high: float
-    above: bool = False
     whole: bool = False
 
     def accepts(self, value: float) -> bool:
         """Whether the value is in the range."""
         if self.whole and not float(value).is_integer():
             return False
-        low = self.low < value if self.above else self.low <= value
-        return bool(low and value <= self.high)
+        return bool(self.low <= value <= self.high)
 
     @property
     def range(self) -> str:
-        """In words: "a finite number above 0"."""
+        """In words: "a finite number, 1e-06 or more"."""
         kind = "a whole number" if self.whole else "a finite number"
-        low = f"above {self.low:g}" if self.above else f"{self.low:g} or more"
         if self.low == -math.inf:
             return f"a number up to {self.high:g}, -inf included"
         if self.high >= _LARGEST:
-            return f"{kind} {low}"
+            return f"{kind}, {self.low:g} or more"
         return f"{kind} from {self.low:g} to {self.high:g}"
 
 
-# A float32 still holds it, and its square.
-_LARGEST = 1e18
-_DELTA = Parameter("delta", 1.0, 0.0, _LARGEST, above=True)
+# float32 holds them and their squares; nothing in images or codes is so small or large.
+_SMALLEST, _LARGEST = 1e-6, 1e18
+_DELTA = Parameter("delta", 1.0, _SMALLEST, _LARGEST)
 
 PARAMETERS: dict[str, tuple[Parameter, ...]] = {
     "huber": (_DELTA,),
     "huber_printed": (_DELTA,),
-    "charbonnier": (Parameter("epsilon", 1e-3, 0.0, _LARGEST, above=True),),
+    "charbonnier": (Parameter("epsilon", 1e-3, _SMALLEST, _LARGEST),),
     "barron": (
         Parameter("alpha", 0.0, -math.inf, 2.0),
-        Parameter("c", 0.5, 0.0, _LARGEST, above=True),
+        Parameter("c", 0.5, _SMALLEST, _LARGEST),
     ),
     "focal_frequency": (Parameter("alpha", 1.0, 0.0, 8.0),),
     "gradient_difference": (Parameter("alpha", 1.0, 1.0, 8.0),),

@@ -91,6 +91,7 @@ OTHER_NAMES = {"mae": "l1", "l2": "mse"}
 
 BUILT_IN = frozenset((*NAMES, *OTHER_NAMES))
 
+EXPONENT = re.compile(r"[0-9][eE]$")
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -138,6 +139,11 @@ def register(name: str, function: ReconstructionLoss, *, images_only: bool = Fal
     if not NAME.fullmatch(name):
         raise InputError(
             f"a loss of your own: {name!r} is no name; use letters, digits and underscores"
+        )
+    if EXPONENT.search(name):
+        raise InputError(
+            f"a loss of your own: {name!r} ends like a number's exponent, so that {name}+l1 could "
+            "not be read; take a name that does not end in a digit and e"
         )
     if not callable(function):
         raise InputError(f"the loss {name!r}: {function!r} is not a function")

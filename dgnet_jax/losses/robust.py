@@ -19,10 +19,11 @@ def charbonnier(target: Values, output: Values, epsilon: ArrayLike = 1e-3) -> Sc
     Args:
         target: the values to reconstruct.
         output: the reconstruction.
-        epsilon: half the width of the tip, in the arrays' units; above 0. The loss is never less.
+        epsilon: half the width of the tip and the least value of the loss, in the arrays' units;
+            1e-6 or more.
 
     Raises:
-        InputError: if epsilon is not a finite number above 0.
+        InputError: if epsilon is out of its range.
     """
     check("charbonnier", epsilon=epsilon)
     target, output = pair(target, output)
@@ -59,7 +60,7 @@ def barron(target: Values, output: Values, alpha: ArrayLike = 0.0, c: ArrayLike 
         target: the values to reconstruct.
         output: the reconstruction.
         alpha: shape, at most 2; the lower, the less outliers weigh.
-        c: scale, in the arrays' units, above 0: errors below it are treated as by a square.
+        c: scale, in the arrays' units, 1e-6 or more: errors below it are treated as by a square.
 
     Raises:
         InputError: if alpha or c is out of its range.
@@ -72,16 +73,22 @@ def barron(target: Values, output: Values, alpha: ArrayLike = 0.0, c: ArrayLike 
     return jnp.mean(sample_mean(_barron(square, alpha)))
 
 
+_TINY = 1e-30
+
+
 def _barron(square: Any, alpha: Any) -> Any:
     """Of squared errors in units of c."""
-    limit = (alpha == 0) | (alpha == 2) | jnp.isneginf(alpha)
+    # Beyond these bounds the limit is exact to the last digit, and the general form is not.
+    least = -1 / jnp.finfo(square.dtype).eps
+    square_loss, cauchy, welsch = alpha == 2, jnp.abs(alpha) < _TINY, alpha < least
+    limit = square_loss | cauchy | welsch
     # A value for the general form whose limits are taken apart: no division by 0 in the gradient.
     shape = jnp.where(limit, 1.0, alpha)
     bend = jnp.abs(shape - 2)
     # (t + 1)^(a/2) - 1 with the digits that it would lose for a near 0 and for small t.
     general = bend / shape * jnp.expm1(0.5 * shape * jnp.log1p(square / bend))
     return jnp.select(
-        [alpha == 2, alpha == 0, jnp.isneginf(alpha)],
+        [square_loss, cauchy, welsch],
         [0.5 * square, jnp.log1p(0.5 * square), -jnp.expm1(-0.5 * square)],
         general,
     )

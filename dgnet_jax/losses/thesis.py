@@ -34,10 +34,10 @@ def huber(target: Values, output: Values, delta: ArrayLike = 1.0) -> Scalar:
     Args:
         target: the values to reconstruct.
         output: the reconstruction.
-        delta: where the parabola becomes a line, in the arrays' units; above 0.
+        delta: where the parabola becomes a line, in the arrays' units; 1e-6 or more.
 
     Raises:
-        InputError: if delta is not a finite number above 0.
+        InputError: if delta is out of its range.
     """
     check("huber", delta=delta)
     target, output = pair(target, output)
@@ -51,7 +51,11 @@ def mse(target: Values, output: Values) -> Scalar:
 
 
 def mrae(target: Values, output: Values) -> Scalar:
-    """Mean root absolute error, mean sqrt(|x - y| + 1e-8); the gradient is 0 where x = y."""
+    """Mean root absolute error, mean sqrt(|x - y| + 1e-8); the gradient is 0 where x = y.
+
+    The thesis prints no 1e-8. It bounds the gradient near x = y, and an option of this form in the
+    released DG-Net adds as much.
+    """
     target, output = pair(target, output)
     return jnp.mean(sample_mean(jnp.sqrt(distance(target, output) + 1e-8)))
 
@@ -110,10 +114,10 @@ def huber_printed(target: Values, output: Values, delta: ArrayLike = 1.0) -> Sca
     Args:
         target: the values to reconstruct.
         output: the reconstruction.
-        delta: where the parabola becomes a line, in the square of the arrays' units; above 0.
+        delta: where the parabola becomes a line, in the square of the arrays' units; 1e-6 or more.
 
     Raises:
-        InputError: if delta is not a finite number above 0.
+        InputError: if delta is out of its range.
     """
     check("huber_printed", delta=delta)
     target, output = pair(target, output)
