@@ -429,7 +429,7 @@ def test_the_thesis_s_claims_stand_with_its_numbers_and_these(page):
         "L1 + RMSE gains over L1 in FID. Thesis: FID: l1+rmse 15.63 (gain 20.57 %), l1 19.68. "
         "Cannot be said. FID (PNG): l1+rmse 18.75 (gain 10.71 %), l1 21.00."
     ) in text
-    assert "L1 + MSE has the best mAP of all losses." in text
+    assert "L1 + MSE has the best mAP of the thesis's twelve losses." in text
     assert "Gains are over l1" in text
 
 
@@ -440,6 +440,33 @@ def test_the_data_set_is_counted_beside_its_published_counts(page):
     ]
     assert [cell[0] for cell in train[:5]] == ["train", "100", "751", "100", "12,936"]
     assert "images of train: found 100, published 12,936" in page.text
+
+
+def test_shaded_columns_are_published_values_and_the_thesis_s_in_tables_of_losses_alone(page):
+    assert (
+        "Shaded columns are published values, none measured here; in the tables of losses they are "
+        "the thesis's, of full-size networks and 100,000 steps."
+    ) in " ".join(page.text.split())
+    methods = page.tables["Published methods on market1501"]
+    shaded = {words for words, classes, _ in methods[0] if classes == "published"}
+    assert shaded == {"FID (published)", "Rank@1 (published)", "mAP (published)"}
+    assert "DG-Net" in [cells[0][0] for cells in methods]
+
+
+def test_the_floor_of_fid_is_said_with_what_it_is_between(tmp_path):
+    measured = {"l1": [run("l1", 0, mAP=0.5, fid_png=20.0, fid_real=7.224)]}
+    text = sections.results_section(measured, "market1501", tmp_path).text
+    assert "Real training images against the gallery, the floor, have FID 7.22." in text
+
+
+def test_the_page_says_why_there_is_no_table_of_the_data_set():
+    config = default_config()
+    (sought,) = sections.dataset_section(None, config).text
+    (given,) = sections.dataset_section(None, config, looked_for=False).text
+    assert "The files of market1501 were not at hand" in sought
+    assert "no data set was given" in given and "at hand" not in given
+    for text in (sought, given):
+        assert text.endswith("the table of identities, images and cameras is left out.")
 
 
 def test_what_diverged_what_is_missing_and_what_is_to_come_is_said(page):
@@ -598,6 +625,7 @@ def test_a_single_run_has_a_page_without_published_values(made, tmp_path):
     assert {"50.00", "25.00", "l1+rmse"} <= {text for text, _, _ in cells}
     assert len(page.images) == 6
     assert "measured by launch.py --mode=evaluate" in page.text
+    assert "no data set was given" in page.text
     assert "--config.inception" not in page.text
     assert (path.parent / "side_by_side.png").exists()
 

@@ -11,7 +11,7 @@ import pytest
 import scipy.stats
 
 from dgnet_jax.ablation.loss_tables import gain_text
-from dgnet_jax.ablation.other_methods import METHODS
+from dgnet_jax.ablation.other_methods import METHODS, methods_table
 from dgnet_jax.ablation.published import PUBLISHED
 from dgnet_jax.ablation.rendering import to_latex, to_markdown, write_tables
 from dgnet_jax.ablation.results import (
@@ -258,6 +258,12 @@ def test_other_methods_are_published_values_with_their_protocol():
     notes = " ".join(tables["other_methods"].notes)
     assert "l1, which is DG-Net's loss, is 10.0 points of mAP below DG-Net's own" in notes
     assert "SSIM 0.253" in notes and "16,483 queries" in notes
+    # What is said of an FID stands where there is one.
+    said = "DG-Net's FID is of JPEG files."
+    assert said in notes
+    others = {name: " ".join(methods_table(name).notes) for name in METHODS if name != "market1501"}
+    assert len(others) == 4
+    assert all(said not in text and "trapezoid" in text for text in others.values())
     # On a data set that nobody published there is no such table.
     assert "other_methods" not in [one.name for one in study_tables(rows(), "quickstart")]
 

@@ -10,8 +10,8 @@ from dgnet_jax.data.splits import DISTRACTOR, JUNK, ReidDataset, Split
 _MARKET = {
     ("query", "identities"): 750,
     ("gallery", "identities"): 750,
-    ("of it, distractors", "images"): 2_798,
-    ("of it, junk", "images"): 3_819,
+    ("gallery distractors", "images"): 2_798,
+    ("gallery junk", "images"): 3_819,
 }
 _COLUMNS = ("identities", "images", "cameras")
 
@@ -66,8 +66,8 @@ def _counts(dataset: ReidDataset) -> dict[str, dict[str, int]]:
     rows = {name: _of(split) for name, split in dataset.splits.items()}
     identities = dataset.gallery.identities
     nobody = {
-        "of it, distractors": int(np.count_nonzero(identities == DISTRACTOR)),
-        "of it, junk": int(np.count_nonzero(identities == JUNK)),
+        "gallery distractors": int(np.count_nonzero(identities == DISTRACTOR)),
+        "gallery junk": int(np.count_nonzero(identities == JUNK)),
     }
     found: dict[str, dict[str, int]] = {}
     for name in ("train", "query", "gallery"):
@@ -76,7 +76,7 @@ def _counts(dataset: ReidDataset) -> dict[str, dict[str, int]]:
     found |= {name.replace("_", "-"): counts for name, counts in rows.items()}
     # Without identities: some data sets number those of training and test each from 0.
     main = (dataset.train, dataset.query, dataset.gallery)
-    found["all three"] = {
+    found["train, query and gallery"] = {
         "images": sum(map(len, main)),
         "cameras": len(np.unique(np.concatenate([split.cameras for split in main]))),
     }
@@ -103,7 +103,7 @@ def _published(name: str) -> dict[tuple[str, str], int]:
         ("train", "identities"): counts.train_identities,
         ("query", "images"): counts.query,
         ("gallery", "images"): counts.gallery,
-        ("all three", "cameras"): counts.cameras,
+        ("train, query and gallery", "cameras"): counts.cameras,
     }
     return numbers | (_MARKET if name == "market1501" else {})
 

@@ -58,7 +58,7 @@ METHODS: dict[str, tuple[Method, ...]] = {
 """Data set -> methods. PN-GAN's are second-hand; FD-GAN's are those that Papers with Code lists."""
 
 _NOTES = {
-    "DG-Net": "DG-Net's FID is of JPEG files, its mAP the trapezoid one.",
+    "DG-Net": "DG-Net's mAP is the trapezoid one.",
     "PN-GAN": "PN-GAN: single query. The values are second-hand and were not checked against the "
     "paper; which mAP it is, is not known. Its features are fused over an image and eight "
     "generated from it.",
@@ -83,6 +83,8 @@ def methods_table(dataset: str) -> Table | None:
         "protocol is the same. Left empty is what was not published.",
         *(_NOTES[method.name] for method in methods),
     ]
+    if methods[0].fid:
+        notes.insert(1, "DG-Net's FID is of JPEG files.")
     if thesis is not None:
         own = ("thesis, l1", *(f"{thesis[name]:.2f}" for name in ("fid", "rank1", "mAP")))
         rows.insert(1, [Cell(text) for text in (*own, _SAME, "thesis of 2022")])

@@ -62,7 +62,8 @@ def write_report(
             picture shows.
         damaged: what is wrong with each result that is left out.
         train_images: of the data set, (n, rows, columns, 3) uint8, if they are in memory already.
-        dataset: whose they are. Without images both are read from `config.data`.
+        dataset: whose they are; without it the page has no table of the data set. Without images
+            both are read from `config.data`.
 
     Returns:
         The page.
@@ -135,7 +136,7 @@ def _write(
             search_section(folder, read_search(parent), labels),
             sections.results_section(groups, config.data.name, parent, damaged),
             sections.claims_section(groups, config.data.name),
-            sections.dataset_section(dataset, config),
+            sections.dataset_section(dataset, config, looked_for=given[0] is None),
             sections.metrics_section(folder, shown),
             *pictures.picture_sections(folder, shown, paintings, missing),
             pictures.truth_section(folder, shown),

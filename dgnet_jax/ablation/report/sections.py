@@ -73,8 +73,8 @@ def results_section(
     section.text += [f"{run.label}, seed {run.seed}: {run.fault}." for run in runs if run.fault]
     if any(label in PUBLISHED.get(dataset, {}) for label in groups):
         section.text.append(
-            "The shaded columns are the thesis's published values for full-size networks and "
-            "100,000 steps. None of them was measured here."
+            "Shaded columns are published values, none measured here; in the tables of losses they "
+            "are the thesis's, of full-size networks and 100,000 steps."
         )
     # A table of nothing but losses and seeds says nothing.
     tables = study_tables(_rows(groups), dataset)
@@ -97,22 +97,27 @@ def claims_section(groups: Groups, dataset: str) -> Section:
     return section
 
 
-def dataset_section(dataset: ReidDataset | None, config: ml_collections.ConfigDict) -> Section:
+def dataset_section(
+    dataset: ReidDataset | None, config: ml_collections.ConfigDict, looked_for: bool = True
+) -> Section:
     """The thesis's Tables 5.1 and 5.2 of the data set in use.
 
     Args:
         dataset: None if it is not at hand.
         config: says which it is.
+        looked_for: whether its files were.
     """
     section = Section("Data set")
     if dataset is not None:
         cameras = config.data.get("cameras", True)
         section.tables.append(dataset_table(dataset, config.data.name, cameras))
     else:
-        section.text.append(
-            f"The files of {config.data.name} were not at hand when this page was written: the "
-            "table of identities, images and cameras is left out."
+        why = (
+            f"The files of {config.data.name} were not at hand when this page was written"
+            if looked_for
+            else "This page was written from images alone, and no data set was given with them"
         )
+        section.text.append(f"{why}: the table of identities, images and cameras is left out.")
     return section
 
 
@@ -213,7 +218,9 @@ def _measures(groups: Groups, study: bool) -> list[str]:
         )
     floors = measured_values(finished, "fid_real")
     if floors:
-        lines.append(f"Real images against other real images, the floor, have FID {floors[0]:.2f}.")
+        lines.append(
+            f"Real training images against the gallery, the floor, have FID {floors[0]:.2f}."
+        )
     return lines
 
 
