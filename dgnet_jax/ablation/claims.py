@@ -78,9 +78,10 @@ def claims_notes(dataset: str) -> list[str]:
         f"These sentences are read from the thesis's tables, of one run a loss{printed}.",
         "A claim holds here if every difference that it speaks of is told apart from 0 over the "
         "seeds of this study (95 % for all differences of a claim together; claims are not "
-        "corrected for each other). It does not hold if one is told apart the other way. Else nothing can be said. Gains are over l1, in "
-        "the thesis's sense; measured ones are of the means over the seeds that a loss and l1 both "
-        "finished, the values beside them means over all finished seeds.",
+        "corrected for each other). It does not hold if one is told apart the other way. Else "
+        "nothing can be said.",
+        "Gains are over l1, in the thesis's sense; measured ones are of the means over the seeds "
+        "that a loss and l1 both finished, the values beside them means over all finished seeds.",
     ]
     if dataset not in STATEMENTS:
         notes.append(f"The thesis's numbers are of Market-1501, this study's of {dataset}.")
