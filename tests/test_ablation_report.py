@@ -687,6 +687,17 @@ def test_a_training_ends_with_its_report(tmp_path_factory):
     assert (page.parent / "truth_l1.png").exists()
 
 
+def test_the_page_says_at_tables_and_claims_that_a_term_has_a_loss_of_its_own(made, tmp_path):
+    rows, config = made
+    note = "not the row's loss as in the thesis: structure codes (huber(0.5))."
+    config.data.root = str(tmp_path / "nowhere")
+    assert note not in write_report(tmp_path, rows, config).read_text(encoding="utf-8")
+    config.reconstruction.structure_code = "huber(0.5)"
+    page = Page(write_report(tmp_path, rows, config).read_text(encoding="utf-8"))
+    before, _, after = page.text.rpartition("The thesis's claims")
+    assert note in before and note in after
+
+
 def test_the_page_says_what_the_loss_compares_and_that_one_term_has_no_gradient():
     config = default_config()
     assert sections.compared(config) == (

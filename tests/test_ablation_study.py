@@ -148,6 +148,21 @@ def test_a_diverging_run_is_recorded_and_the_study_goes_on(trainer, tmp_path):
     assert "huber, seed 0: diverged at step 5" in make(tmp_path, ["huber", "l1"], [0]).text()
 
 
+def test_terms_with_a_loss_of_their_own_are_noted_at_tables_and_claims(trainer, tmp_path):
+    """...which else compare with the thesis as if R were the same."""
+    note = "These terms have one R in every run, not the row's loss as in the thesis: "
+    fields = {"reconstruction.structure_code": "l1", "reconstruction.cycle": "mse"}
+    own = make(tmp_path / "own", fields=fields)
+    plain = make(tmp_path / "plain")
+    own.run()
+    plain.run()
+    tables, claims = own.text().split("**The thesis's claims**")
+    for text in (tables, claims, (own.workdir / "tables" / "fusions.md").read_text()):
+        assert f"{note}structure codes (l1), cycle (mse)." in text
+    assert note not in plain.text()
+    assert note not in (plain.workdir / "tables" / "fusions.md").read_text()
+
+
 def test_a_stopped_study_goes_on_with_the_run_that_it_was_in(trainer, tmp_path):
     trainer.fails = {("l1_rmse", 0): Stopped("SIGTERM", "dgnet", 4)}
     with pytest.raises(Stopped):

@@ -88,15 +88,15 @@ def claims_notes(dataset: str) -> list[str]:
     return notes
 
 
-def claims_to_markdown(claims: Sequence[Claim], dataset: str) -> str:
-    """A line for each claim, for the terminal."""
+def claims_to_markdown(claims: Sequence[Claim], dataset: str, notes: Sequence[str] = ()) -> str:
+    """A line for each claim, for the terminal, below `claims_notes` and other notes."""
     lines = [
         f"- {claim.verdict.capitalize()}: {claim.text} Thesis: {claim.published} Here: "
         f"{claim.measured}"
         for claim in claims
     ]
     title = "**The thesis's claims**"
-    return "\n\n".join((title, *claims_notes(dataset), escaped("\n".join(lines))))
+    return "\n\n".join((title, *claims_notes(dataset), *notes, escaped("\n".join(lines))))
 
 
 class _Values(NamedTuple):

@@ -7,6 +7,8 @@ column is bold.
 import math
 from collections.abc import Sequence
 
+import ml_collections
+
 from dgnet_jax.ablation.cells import (
     BY_NAME,
     UNKNOWN,
@@ -19,6 +21,7 @@ from dgnet_jax.ablation.published import PublishedValues
 from dgnet_jax.ablation.rendering import Cell, Table
 from dgnet_jax.ablation.results import FINISHED, Row, measured_values
 from dgnet_jax.ablation.summary import BASELINE, Metric, Summary, divergence, relative_gain
+from dgnet_jax.config_fields import USES
 from dgnet_jax.evaluation.fid_protocol import JPEG_IMAGES
 
 THESIS_METRICS = ("fid", "fid_jpeg", "rank1", "rank5", "rank10", "mAP")
@@ -134,6 +137,18 @@ def measured_notes(rows: Sequence[Row]) -> list[str]:
     if steps:
         notes.append(f"Steps of training: {', '.join(map(str, steps))}.")
     return notes
+
+
+def own_losses_notes(config: ml_collections.ConfigDict) -> list[str]:
+    """That R of some terms is not the row's loss, where `config.reconstruction` says so."""
+    own = {use: config.get("reconstruction", {}).get(use) for use in USES}
+    terms = [f"{use.replace('_code', ' codes')} ({loss})" for use, loss in own.items() if loss]
+    if not terms:
+        return []
+    return [
+        "These terms have one R in every run, not the row's loss as in the thesis: "
+        f"{', '.join(terms)}."
+    ]
 
 
 def _of_older_protocols(row: Row) -> bool:

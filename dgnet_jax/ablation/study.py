@@ -27,6 +27,7 @@ import numpy as np
 from absl import logging
 
 from dgnet_jax.ablation.claims import claims_to_markdown, thesis_claims
+from dgnet_jax.ablation.loss_tables import own_losses_notes
 from dgnet_jax.ablation.plan import STUDY_FILE, read_plan, refuse_other_plan, save_plan
 from dgnet_jax.ablation.points import (
     ALL,
@@ -156,11 +157,11 @@ class Study:
     def text(self) -> str:
         """Tables and the thesis's claims in Markdown, and what is damaged or not over yet."""
         rows, damaged = read_results(self.workdir)
-        dataset = self.config.data.name
-        parts = [to_markdown(table) for table in study_tables(rows, dataset)]
+        dataset, notes = self.config.data.name, own_losses_notes(self.config)
+        parts = [to_markdown(table) for table in study_tables(rows, dataset, notes)]
         claims = thesis_claims(summarise(rows), dataset)
         if claims:
-            parts.append(claims_to_markdown(claims, dataset))
+            parts.append(claims_to_markdown(claims, dataset, notes))
         parts += [f"Left out: {fault}" for fault in damaged]
         missing = [f"{label} seed {seed}" for label, seed in self.missing()]
         if missing:
@@ -181,7 +182,7 @@ class Study:
         A damaged result is left out and named in a warning.
         """
 
-        return save_results(self.workdir, self.config.data.name)
+        return save_results(self.workdir, self.config)
 
     def report(
         self, *, train_images: np.ndarray | None = None, dataset: ReidDataset | None = None
@@ -256,8 +257,8 @@ class Study:
             self._runner.refuse_other(point, seed)
 
 
-def save_results(workdir: Path, dataset: str) -> list[Row]:
-    """`Study.save_results` of the runs in a folder on a data set, by its name."""
+def save_results(workdir: Path, config: ml_collections.ConfigDict) -> list[Row]:
+    """`Study.save_results` of the runs in a folder, whose configuration this is."""
 
     def write() -> list[Row]:
         rows, damaged = read_results(workdir)
@@ -265,7 +266,8 @@ def save_results(workdir: Path, dataset: str) -> list[Row]:
             logging.warning("left out: %s", fault)
         if rows:
             write_results(workdir, rows)
-            write_tables(workdir / "tables", study_tables(rows, dataset))
+            tables = study_tables(rows, config.data.name, own_losses_notes(config))
+            write_tables(workdir / "tables", tables)
         return rows
 
     return on_first_process(write)

@@ -45,13 +45,14 @@ _COMPARED = {
 }
 
 
-def study_tables(rows: Sequence[Row], dataset: str) -> list[Table]:
+def study_tables(rows: Sequence[Row], dataset: str, notes: Sequence[str] = ()) -> list[Table]:
     """All tables of a study's results.
 
     Args:
         rows: of all runs that are over, see `results.FIELDS`; none of a loss with a pruned one is
             used.
         dataset: `config.data.name`, whose published values are shown.
+        notes: on what all runs have in common, such as `own_losses_notes`.
     """
     rows = without_pruned(rows)
     summaries = summarise(rows)
@@ -61,7 +62,7 @@ def study_tables(rows: Sequence[Row], dataset: str) -> list[Table]:
     fusions = [summary for summary in summaries if summary.label in FUSIONS]
     others = [summary for summary in summaries if summary.label not in (*LOSSES, *FUSIONS)]
     others.sort(key=lambda summary: is_fusion(summary.expression))
-    notes = measured_notes(rows)
+    notes = [*notes, *measured_notes(rows)]
     # Of the other losses only l1 is published, and that stands in the tables before theirs.
     groups: tuple[tuple[str, str, list[Summary], PublishedValues], ...] = (
         ("single_losses", "Single losses", single, published),

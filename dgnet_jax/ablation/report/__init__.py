@@ -16,6 +16,7 @@ import numpy as np
 from absl import logging
 from markupsafe import Markup
 
+from dgnet_jax.ablation.loss_tables import own_losses_notes
 from dgnet_jax.ablation.points import choose_losses
 from dgnet_jax.ablation.report import pictures, sections
 from dgnet_jax.ablation.report.comparisons import Painting, paint_first
@@ -128,14 +129,15 @@ def _write(
     shown = {label: groups[label] for label in labels}
     paintings, missing = ({}, [fault]) if images is None else _paint(shown, config, images)
     page = parent / FOLDER / PAGE
+    notes = own_losses_notes(config)
 
     def write() -> None:
         folder = page.parent
         folder.mkdir(parents=True, exist_ok=True)
         found = [
             search_section(folder, read_search(parent), labels),
-            sections.results_section(groups, config.data.name, parent, damaged),
-            sections.claims_section(groups, config.data.name),
+            sections.results_section(groups, config.data.name, parent, damaged, notes),
+            sections.claims_section(groups, config.data.name, notes),
             sections.dataset_section(dataset, config, looked_for=given[0] is None),
             sections.metrics_section(folder, shown),
             *pictures.picture_sections(folder, shown, paintings, missing),

@@ -63,9 +63,19 @@ def compared(config: ml_collections.ConfigDict) -> str:
 
 
 def results_section(
-    groups: Groups, dataset: str, study_dir: Path, damaged: Sequence[str] = ()
+    groups: Groups,
+    dataset: str,
+    study_dir: Path,
+    damaged: Sequence[str] = (),
+    notes: Sequence[str] = (),
 ) -> Section:
-    """The thesis's tables, the other measures, and the differences to l1; and what is left out."""
+    """The thesis's tables, the other measures, and the differences to l1; and what is left out.
+
+    Args:
+        groups, study_dir, damaged: as of `report.write_report`.
+        dataset: `config.data.name`.
+        notes: as of `study_tables`.
+    """
     study = read_plan(study_dir) is not None
     section = Section("Results", _coverage(groups, study_dir) + _measures(groups, study))
     section.text += [f"Left out: {fault}" for fault in damaged]
@@ -77,7 +87,7 @@ def results_section(
             "are the thesis's, of full-size networks and 100,000 steps."
         )
     # A table of nothing but losses and seeds says nothing.
-    tables = study_tables(_rows(groups), dataset)
+    tables = study_tables(_rows(groups), dataset, notes)
     said: set[str] = set()
     for table in tables:
         if len(table.head) > 2:
@@ -88,12 +98,12 @@ def results_section(
     return section
 
 
-def claims_section(groups: Groups, dataset: str) -> Section:
-    """What the thesis says of the losses, and what these runs say to it."""
+def claims_section(groups: Groups, dataset: str, notes: Sequence[str] = ()) -> Section:
+    """What the thesis says of the losses, and what these runs say to it; notes as of tables."""
     section = Section("The thesis's claims")
     section.claims = thesis_claims(summarise(_rows(groups)), dataset)
     if section.claims:
-        section.text = claims_notes(dataset)
+        section.text = [*claims_notes(dataset), *notes]
     return section
 
 

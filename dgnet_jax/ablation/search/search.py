@@ -137,7 +137,7 @@ class Search:
             self._runner.share_teacher()
             on_first_process(self._open)
             self._run_trials(check)
-            save_results(self.workdir, self.config.data.name)
+            save_results(self.workdir, self.config)
 
     def count_over(self) -> int:
         """How many trials are over, those of other processes included."""
@@ -217,7 +217,7 @@ class Search:
                     progress.skip()
                 break
         on_first_process(partial(self._tell, claim, rows))
-        save_results(self.workdir, self.config.data.name)
+        save_results(self.workdir, self.config)
 
     def _tell(self, claim: Claim, rows: Sequence[Row]) -> None:
         assert self._journal is not None
