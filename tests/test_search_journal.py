@@ -150,6 +150,8 @@ def test_a_death_while_the_first_points_are_written_leaves_none_out(tmp_path):
     content = (tmp_path / JOURNAL_FILE).read_bytes().splitlines(keepends=True)
     for lines in range(len(content)):
         (tmp_path / JOURNAL_FILE).write_bytes(b"".join(content[:lines]) + content[lines][:7])
+        # A search that goes on looks first at what there is.
+        assert (read_study(tmp_path) is None) == (lines == 0)
         assert [one.label for one in journal(tmp_path).trials()] == list(FIRST)
 
 

@@ -80,11 +80,17 @@ def load_optuna() -> Any:
 def read_study(workdir: Path) -> "optuna.Study | None":
     """Optuna's study of a search's folder, to look at; None if there is none.
 
+    A process that died, or is about to write the first line of the journal, leaves none either.
+
     Raises:
         InputError: Optuna is not installed, or the journal cannot be read.
     """
-    if not (workdir / JOURNAL_FILE).is_file():
+    file = workdir / JOURNAL_FILE
+    if not file.is_file():
         return None
+    with file.open("rb") as stream:
+        if not stream.readline().endswith(b"\n"):
+            return None
     optuna = load_optuna()
     with _naming(workdir / JOURNAL_FILE):
         return optuna.load_study(study_name=_STUDY, storage=_storage(workdir))

@@ -87,8 +87,8 @@ def values_of(objectives: Sequence[Metric], rows: Sequence[Mapping[str, Any]]) -
         for row in rows:
             if row.get(metric.field) is None:
                 raise InputError(
-                    f"--objectives: {metric.name} was not measured of {row['loss']}; name metrics "
-                    "that the runs have, which results.csv shows"
+                    f"--objectives: {metric.name} was not measured of {row['loss']}. Search in "
+                    "another --workdir for metrics that the runs have, which results.csv shows"
                 )
         means.append(statistics.fmean(row[metric.field] for row in rows))
     return means
