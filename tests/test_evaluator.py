@@ -282,7 +282,7 @@ def test_a_network_is_evaluated_on_people_it_was_not_trained_with(
     assert "Trained on market1501" in table
     assert f"evaluated on folder {strangers.name}" in table
     assert "No multi-query" in table
-    assert re.search(r"\| generated, PNG +\| +12.5 \|", table)
+    assert re.search(r"\| generated, PNG \(ours\) +\| +12.5 \|", table)
     assert "\n60 generated." in table
     assert table.endswith("\nas PNG")
     # The run's own results stay.
